@@ -1,0 +1,187 @@
+"""ADMUNet: the guided-diffusion U-Net, state-dict compatible with its published files, plus what small fast restorers need."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from ibmd_basicsr.archs.adm_layers import (
+    AttentionBlock,
+    Downsample,
+    ResBlock,
+    TimestepSequential,
+    Upsample,
+    normalization,
+    timestep_embedding,
+    zero_module,
+)
+
+
+@ARCH_REGISTRY.register()
+class ADMUNet(nn.Module):
+    """U-Net of ADM (arXiv 2105.05233), parameter names and registration order as in guided-diffusion's checkpoints.
+
+    With ``patch_size=1`` and the sizes of I2SB (``model_channels=256, channel_mult=(1,1,2,2,4,4), num_res_blocks=2,
+    attention_resolutions=(8,16,32), num_head_channels=64``) it has 552,807,171 parameters in 566 tensors.
+
+    Beyond the published network:
+
+    * ``patch_size`` p: the image is pixel-unshuffled to (p^2 C, H/p, W/p) at the entrance and shuffled back at the exit, which
+      divides the cost by p^2; p = 1 is the published network.
+    * ``cond_channels``, ``noise_channels``: extra input channels behind the image's, for x_T and for generator noise z. Those of
+      z start at zero weight, and so do those of x_T: the network then starts as the one without them.
+
+    Args (keyword only):
+        in_channels: channels of the image (and of the output unless ``out_channels`` is given).
+        out_channels: channels of the output; default ``in_channels``. ADM's learned-sigma files have 6.
+        cond_channels: channels of ``cond`` (conditional bridges: 3), 0 for none.
+        noise_channels: channels of ``z`` (students: 3), 0 for none.
+        model_channels: width of the first level; the time embedding has 4 times as many.
+        channel_mult: width of each level in units of ``model_channels``; its length is the number of levels.
+        num_res_blocks: residual blocks per level.
+        attention_resolutions: *downsampling factors* (not sizes) of the levels with attention, after patching.
+        num_head_channels: channels of an attention head.
+        attention_order: ``legacy`` (ADM, I2SB) or ``new`` (DDBM); see :class:`~ibmd_basicsr.archs.adm_layers.AttentionBlock`.
+        use_scale_shift_norm: modulate the norm (scale and shift) instead of adding the embedding.
+        resblock_updown: change size inside residual blocks; else by a strided convolution / nearest + convolution.
+        dropout: dropout rate in the residual blocks.
+        num_classes: number of classes of a class-conditional network, or None.
+        patch_size: see above.
+
+    Raises:
+        ValueError: an argument out of range, named with its value.
+    """
+
+    def __init__(
+            self,
+            *,
+            in_channels: int = 3,
+            out_channels: int | None = None,
+            cond_channels: int = 0,
+            noise_channels: int = 0,
+            model_channels: int = 256,
+            channel_mult: Sequence[float] = (1, 1, 2, 2, 4, 4),
+            num_res_blocks: int = 2,
+            attention_resolutions: Sequence[int] = (8, 16, 32),
+            num_head_channels: int = 64,
+            attention_order: str = 'legacy',
+            use_scale_shift_norm: bool = True,
+            resblock_updown: bool = True,
+            dropout: float = 0.0,
+            num_classes: int | None = None,
+            patch_size: int = 1):
+        super().__init__()
+        for name, value, least in (('in_channels', in_channels, 1), ('cond_channels', cond_channels, 0),
+                                   ('noise_channels', noise_channels, 0), ('model_channels', model_channels, 1),
+                                   ('num_res_blocks', num_res_blocks, 1), ('patch_size', patch_size, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f'ADMUNet: {name} must be an integer of at least {least}, got {value!r}.')
+        if not channel_mult:
+            raise ValueError('ADMUNet: channel_mult must name at least one level, got an empty list.')
+        self.in_channels = in_channels
+        self.out_channels = in_channels if out_channels is None else out_channels
+        self.cond_channels = cond_channels
+        self.noise_channels = noise_channels
+        self.model_channels = model_channels
+        self.patch_size = patch_size
+
+        emb_channels = 4 * model_channels
+        patch_area = patch_size**2
+        self.time_embed = nn.Sequential(
+            nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
+        if num_classes is not None:
+            self.label_emb = nn.Embedding(num_classes, emb_channels)
+        self.num_classes = num_classes
+
+        def res_block(channels: int, **kwargs) -> ResBlock:
+            return ResBlock(channels, emb_channels, dropout=dropout, use_scale_shift_norm=use_scale_shift_norm, **kwargs)
+
+        def attention(channels: int) -> AttentionBlock:
+            return AttentionBlock(channels, num_head_channels=num_head_channels, order=attention_order)
+
+        # Input half. `skips` remembers the width of each block's output for the concatenations of the output half.
+        width = int(channel_mult[0] * model_channels)
+        entrance = nn.Conv2d(patch_area * (in_channels + cond_channels + noise_channels), width, 3, padding=1)
+        with torch.no_grad():
+            entrance.weight[:, patch_area * in_channels:].zero_()
+        self.input_blocks = nn.ModuleList([TimestepSequential(entrance)])
+        skips = [width]
+        factor = 1
+        for level, mult in enumerate(channel_mult):
+            for _ in range(num_res_blocks):
+                layers: list[nn.Module] = [res_block(width, out_channels=int(mult * model_channels))]
+                width = int(mult * model_channels)
+                if factor in attention_resolutions:
+                    layers.append(attention(width))
+                self.input_blocks.append(TimestepSequential(*layers))
+                skips.append(width)
+            if level < len(channel_mult) - 1:
+                shrink = res_block(width, down=True) if resblock_updown else Downsample(width, use_conv=True)
+                self.input_blocks.append(TimestepSequential(shrink))
+                skips.append(width)
+                factor *= 2
+        self.size_multiple = patch_size * factor
+
+        self.middle_block = TimestepSequential(res_block(width), attention(width), res_block(width))
+
+        self.output_blocks = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(channel_mult))):
+            for i in range(num_res_blocks + 1):
+                layers = [res_block(width + skips.pop(), out_channels=int(mult * model_channels))]
+                width = int(mult * model_channels)
+                if factor in attention_resolutions:
+                    layers.append(attention(width))
+                if level and i == num_res_blocks:
+                    layers.append(res_block(width, up=True) if resblock_updown else Upsample(width, use_conv=True))
+                    factor //= 2
+                self.output_blocks.append(TimestepSequential(*layers))
+
+        self.out = nn.Sequential(
+            normalization(width), nn.SiLU(),
+            zero_module(nn.Conv2d(width, patch_area * self.out_channels, 3, padding=1)))
+
+    def forward(self, x: Tensor, timesteps: Tensor, cond: Tensor | None = None, z: Tensor | None = None,
+                y: Tensor | None = None) -> Tensor:
+        """Run the network.
+
+        Args:
+            x: (B, in_channels, H, W), H and W multiples of ``size_multiple``.
+            timesteps: (B,) network times (I2SB: 0.1 to 1000).
+            cond: (B, cond_channels, H, W), given exactly when ``cond_channels`` > 0.
+            z: (B, noise_channels, H, W), given exactly when ``noise_channels`` > 0.
+            y: (B,) class indices, given exactly when ``num_classes`` is set.
+
+        Returns:
+            (B, out_channels, H, W).
+
+        Raises:
+            ValueError: an input is missing, superfluous or of the wrong size.
+        """
+        self._check_inputs(x, cond, z, y)
+        h = torch.cat([F.pixel_unshuffle(part, self.patch_size) for part in (x, cond, z) if part is not None], dim=1)
+        emb = self.time_embed(timestep_embedding(timesteps, self.model_channels))
+        if y is not None:
+            emb = emb + self.label_emb(y)
+
+        stack = []
+        for block in self.input_blocks:
+            h = block(h, emb)
+            stack.append(h)
+        h = self.middle_block(h, emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, stack.pop()], dim=1), emb)
+        return F.pixel_shuffle(self.out(h), self.patch_size)
+
+    def _check_inputs(self, x: Tensor, cond: Tensor | None, z: Tensor | None, y: Tensor | None) -> None:
+        for name, value, channels in (('x', x, self.in_channels), ('cond', cond, self.cond_channels),
+                                      ('z', z, self.noise_channels)):
+            got = 0 if value is None else value.shape[1]
+            if got != channels:
+                raise ValueError(f'ADMUNet: {name} must have {channels} channels, got {got}.')
+        if (y is None) != (self.num_classes is None):
+            raise ValueError(f'ADMUNet: y must be {"left out" if self.num_classes is None else "given"} (num_classes={self.num_classes}).')
+        if x.shape[-2] % self.size_multiple or x.shape[-1] % self.size_multiple:
+            raise ValueError(f'ADMUNet: height and width must be multiples of {self.size_multiple}, got {tuple(x.shape[-2:])}.')
