@@ -1,0 +1,38 @@
+"""The narrow waist of the package: ``(x_t, t, x_T) -> x0_hat``. Teacher, bridge network and student are all this class."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ibmd_basicsr.bridges.precond import I2SBPrecond
+
+
+class Denoiser(nn.Module):
+    """A network seen as an estimator of the clean image.
+
+    Args (keyword only):
+        net: callable module ``net(x, timesteps, cond=None, z=None)`` with the raw head (see :mod:`ibmd_basicsr.bridges.precond`).
+        precond: gives ``scalings(t, ndim)``.
+        conditional: hand x_T to the network as ``cond`` (conditional bridges).
+    """
+
+    def __init__(self, *, net: nn.Module, precond: I2SBPrecond, conditional: bool = False):
+        super().__init__()
+        self.net = net
+        self.precond = precond
+        self.conditional = conditional
+
+    def forward(self, x_t: Tensor, t: Tensor, x_T: Tensor, z: Tensor | None = None) -> Tensor:
+        """Estimate x_0.
+
+        Args:
+            x_t: (B, C, H, W) bridge sample, float32 or float64; the network runs in float32.
+            t: (B,) float64 times in [0, 1].
+            x_T: (B, C, H, W) corrupted image in [-1, 1]; used by conditional networks only.
+            z: (B, Cz, H, W) generator noise, for students with noise channels.
+
+        Returns:
+            (B, C, H, W) in the dtype of ``x_t``, not clamped.
+        """
+        s = self.precond.scalings(t, x_t.ndim)
+        F_x = self.net((s.c_in * x_t).float(), s.c_noise.float(), cond=x_T.float() if self.conditional else None, z=z)
+        return s.c_skip * x_t + s.c_out.to(x_t.dtype) * F_x.to(x_t.dtype)

@@ -1,0 +1,138 @@
+"""Bridge schedules: the scalars of ``x_t = a_t x_T + b_t x_0 + c_t eps`` and of the reverse posterior, in float64.
+
+Notation (docs/notation.md): x_0 clean image, x_T corrupted image, t in [0, 1] with t = 0 clean and t = 1 corrupted.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def expand_time(t: Tensor, ndim: int) -> Tensor:
+    """Reshape (B,) to (B, 1, ..., 1) with ``ndim`` dimensions so that it broadcasts against a batch."""
+    if t.ndim != 1:
+        raise ValueError(f'Times must have shape (B,), got {tuple(t.shape)}.')
+    return t.reshape(-1, *([1] * (ndim - 1)))
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """``q(x_t | x_0, x_T) = N(a_t x_T + b_t x_0, c_t^2 I)``; each float64 and broadcastable against the batch."""
+
+    a_t: Tensor
+    b_t: Tensor
+    c_t: Tensor
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """``q(x_s | x_t, x_0) = N(on_x_0 x_0 + on_x_t x_t, std^2 I)`` for s < t; each float64, broadcastable against the batch."""
+
+    on_x_0: Tensor
+    on_x_t: Tensor
+    std: Tensor
+
+
+class I2SBSchedule:
+    """The discrete schedule of I2SB (arXiv 2302.05872) as its published checkpoints use it.
+
+    With N steps, ``beta_i = linspace(sqrt(1e-4), sqrt(beta_max/N), N)_i^2`` for the first half, mirrored for the second;
+    ``sigma_n^2 = sum_{i<=n} beta_i`` and ``sbar_n^2 = sum_{i>=n} beta_i``, *both inclusive*. Hence at the ends the weights miss 0 and 1
+    by 7e-4 and the std is 0.01, not 0 (N = 1000, beta_max = 0.3): a property of the published teachers, kept.
+
+    Times are fractions t in [0, 1]; index n = round(t (N - 1)).
+
+    Args (keyword only):
+        n_timestep: N, even and at least 2.
+        beta_max: peak of the quadratic schedule in units of 1/N; 0.3 for SR and JPEG, 1.0 for inpainting.
+        ot_ode: the deterministic variant: the same means, c_t = 0.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    LINEAR_START = 1e-4
+    """First value of beta, fixed in the published code."""
+    FIRST_LEVEL = 1e-4
+    """Network time of index 0 in units of N: noise levels are ``linspace(1e-4, 1, N) * N``."""
+
+    def __init__(self, *, n_timestep: int = 1000, beta_max: float = 0.3, ot_ode: bool = False):
+        if n_timestep < 2 or n_timestep % 2:
+            raise ValueError(f'bridge.n_timestep must be even and at least 2 (the schedule is mirrored), got {n_timestep}.')
+        if not beta_max > 0:
+            raise ValueError(f'bridge.beta_max must be positive, got {beta_max}.')
+        self.n_timestep = n_timestep
+        self.beta_max = beta_max
+        self.ot_ode = ot_ode
+
+        half = torch.linspace(self.LINEAR_START**0.5, (beta_max / n_timestep)**0.5, n_timestep, dtype=torch.float64)[:n_timestep // 2]**2
+        self.betas = torch.cat([half, half.flip(0)])
+        self.variance_fwd = self.betas.cumsum(0)  # sigma_n^2
+        self.variance_bwd = self.betas.flip(0).cumsum(0).flip(0)  # sbar_n^2
+        self.noise_levels = torch.linspace(self.FIRST_LEVEL, 1.0, n_timestep, dtype=torch.float64) * n_timestep
+
+    def index(self, t: Tensor) -> Tensor:
+        """Return the integer steps n, (B,) int64 on the CPU, of times t (B,) in [0, 1].
+
+        Raises:
+            ValueError: a time outside [0, 1].
+        """
+        t = t.detach().to('cpu', torch.float64)
+        if t.numel() and not (t.min() >= 0 and t.max() <= 1):
+            raise ValueError(f'Times must lie in [0, 1], got {t.min().item():.6g} to {t.max().item():.6g}.')
+        return (t * (self.n_timestep - 1)).round().long()
+
+    def time(self, n: Tensor) -> Tensor:
+        """Return the times t, float64 in [0, 1], of integer steps n in 0..N-1."""
+        return n.double() / (self.n_timestep - 1)
+
+    def coefficients(self, t: Tensor, ndim: int = 4) -> Coefficients:
+        """Return a_t, b_t, c_t for times t (B,): the product of the two Gaussians with variances sigma^2 and sbar^2 (I2SB eq. 11)."""
+        n = self.index(t)
+        fwd, bwd = self.variance_fwd[n], self.variance_bwd[n]
+        std = (fwd * bwd / (fwd + bwd)).sqrt()
+        return Coefficients(a_t=self._out(fwd / (fwd + bwd), t, ndim), b_t=self._out(bwd / (fwd + bwd), t, ndim),
+                            c_t=self._out(torch.zeros_like(std) if self.ot_ode else std, t, ndim))
+
+    def sigma(self, t: Tensor, ndim: int = 4) -> Tensor:
+        """Return sigma_t, the std accumulated from the clean end up to t: the scale of the network's target (x_t - x_0)/sigma_t."""
+        return self._out(self.variance_fwd[self.index(t)].sqrt(), t, ndim)
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """Return the time that the network is given, (B,) float64: ``linspace(1e-4, 1, N)[n] * N``, 0.1 to 1000 for N = 1000."""
+        return self._out(self.noise_levels[self.index(t)], t, 1)
+
+    def posterior(self, s: Tensor, t: Tensor, ndim: int = 4) -> Posterior:
+        """Return the posterior q(x_s | x_t, x_0) for times s < t, both (B,) (I2SB eq. 4).
+
+        With ``delta^2 = sigma_t^2 - sigma_s^2`` the mean is ``(delta^2 x_0 + sigma_s^2 x_t)/(delta^2 + sigma_s^2)`` and the variance
+        ``delta^2 sigma_s^2/(delta^2 + sigma_s^2)``, zero for ``ot_ode``.
+
+        Raises:
+            ValueError: some s is not below its t.
+        """
+        n_s, n_t = self.index(s), self.index(t)
+        if not (n_s < n_t).all():
+            raise ValueError(f'The posterior needs steps s < t, got s={n_s.tolist()}, t={n_t.tolist()}.')
+        var_s, var_t = self.variance_fwd[n_s], self.variance_fwd[n_t]
+        delta = var_t - var_s
+        std = torch.zeros_like(delta) if self.ot_ode else (delta * var_s / var_t).sqrt()
+        return Posterior(on_x_0=self._out(delta / var_t, t, ndim), on_x_t=self._out(var_s / var_t, t, ndim),
+                         std=self._out(std, t, ndim))
+
+    @staticmethod
+    def _out(values: Tensor, like: Tensor, ndim: int) -> Tensor:
+        return expand_time(values.to(like.device), ndim)
+
+
+def interpolate(coefficients: Coefficients, x_0: Tensor, x_T: Tensor, eps: Tensor) -> Tensor:
+    """Draw a bridge sample ``x_t = a_t x_T + b_t x_0 + c_t eps`` in float64, returned in the dtype of ``x_0``.
+
+    Args:
+        coefficients: of the times of the batch.
+        x_0, x_T, eps: (B, C, H, W); images in [-1, 1], eps ~ N(0, I).
+    """
+    c = coefficients
+    return (c.a_t * x_T.double() + c.b_t * x_0.double() + c.c_t * eps.double()).to(x_0.dtype)

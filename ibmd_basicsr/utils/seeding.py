@@ -1,0 +1,67 @@
+"""Explicit randomness: one generator per image, so that a result depends neither on batch size nor on the number of workers or ranks."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Return a 63-bit seed that is a fixed function of ``parts`` (integers and strings), the same on every machine."""
+    digest = hashlib.blake2b('\x1f'.join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, 'little') >> 1
+
+
+class PerImageNoise:
+    """A batch's source of randomness: image i draws from ``generators[i]`` alone.
+
+    Args:
+        generators: one ``torch.Generator`` per image of the batch. Draws are made on the generators' device and moved to the device
+            that is asked for, so CPU generators give the same numbers on every device.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]):
+        if not generators:
+            raise ValueError('PerImageNoise needs at least one generator.')
+        self.generators = list(generators)
+
+    @classmethod
+    def from_seeds(cls, seeds: Sequence[int], device: torch.device | str = 'cpu') -> PerImageNoise:
+        """Make one generator per seed on ``device``."""
+        return cls([torch.Generator(device).manual_seed(seed) for seed in seeds])
+
+    @classmethod
+    def for_images(cls, seed: int, names: Sequence[str]) -> PerImageNoise:
+        """Test time: image ``name`` gets the CPU generator of (seed, name), whatever batch it comes in."""
+        return cls.from_seeds([derive_seed('image', seed, name) for name in names])
+
+    @classmethod
+    def for_training(cls, seed: int, iteration: int, *, batch: int, rank: int = 0, world_size: int = 1,
+                     device: torch.device | str = 'cpu') -> PerImageNoise:
+        """Training: sample i of this rank gets the generator of (seed, iteration, global place i * world_size + rank).
+
+        BasicSR's samplers deal draws to ranks in turn, so the k-th draw of an iteration meets the same noise however many ranks
+        share the iteration, and a resumed run repeats the unbroken one.
+        """
+        return cls.from_seeds([derive_seed('train', seed, iteration, i * world_size + rank) for i in range(batch)], device)
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """Return standard normal noise of the shape (B, ...), dtype and device of ``x``.
+
+        Raises:
+            ValueError: the batch of ``x`` is not the number of generators.
+        """
+        self._check(len(x))
+        return torch.stack([
+            torch.randn(x.shape[1:], generator=g, device=g.device, dtype=torch.float32) for g in self.generators
+        ]).to(x.device, x.dtype)
+
+    def rand(self, device: torch.device | str = 'cpu') -> Tensor:
+        """Return one uniform number on [0, 1) per image, (B,) float64."""
+        return torch.stack([torch.rand((), generator=g, device=g.device, dtype=torch.float64) for g in self.generators]).to(device)
+
+    def _check(self, batch: int) -> None:
+        if batch != len(self.generators):
+            raise ValueError(f'A batch of {batch} images needs {batch} generators, got {len(self.generators)}.')
