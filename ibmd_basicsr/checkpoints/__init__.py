@@ -1,0 +1,1 @@
+"""Reading and writing of weight files: torch only, never any pickled code."""
