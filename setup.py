@@ -1,0 +1,61 @@
+"""Packaging of ibmd_basicsr. Reads the version as text and never imports torch, so isolated builds stay small."""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r"^__version__ = '([^']+)'", (HERE / 'ibmd_basicsr/version.py').read_text(encoding='utf-8'), re.M).group(1)
+README = HERE / 'README.md'
+
+INSTALL_REQUIRES = [
+    'torch>=2.2',  # networks, training; 2.2 is the first with numpy 2
+    'torchvision>=0.17',  # BasicSR imports it
+    'numpy>=1.24',  # images, random generators of the data sets
+    'opencv-python>=4.8',  # reading, writing and JPEG coding of images
+    'pyyaml>=6.0',  # option files
+    'lmdb>=1.4',  # image sets packed into one file
+    'scikit-image>=0.21',  # BasicSR's data tools import it
+    'tqdm>=4.60',  # progress bars
+]
+
+# BasicSR is an extra, not a requirement: the release of that name builds from source with a second torch, does not import beside
+# torchvision >= 0.17 without ibmd_basicsr.compat, and one may have it already. new-basicsr is a wheel of upstream's head.
+BASICSR = ['new-basicsr==1.0.0']
+TEST = ['pytest>=8']
+REPORT = ['matplotlib>=3.7']  # training curves
+ONNX = [
+    'onnx>=1.16',  # the exported graph
+    'onnxruntime>=1.18',  # runs it for the comparison with torch
+    'onnxscript>=0.3',  # torch.onnx needs it
+]
+
+setup(
+    name='ibmd_basicsr',
+    version=VERSION,
+    description='Inverse bridge matching distillation: one-step image restoration from diffusion bridges, as a BasicSR plugin',
+    long_description=README.read_text(encoding='utf-8') if README.exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.10',
+    packages=find_packages(include=['ibmd_basicsr', 'ibmd_basicsr.*']),
+    package_data={'ibmd_basicsr.metrics': ['weights/*.pth', 'weights/*.md']},
+    install_requires=INSTALL_REQUIRES,
+    extras_require={
+        'basicsr': BASICSR,
+        'test': TEST,
+        'report': REPORT,
+        'onnx': ONNX,
+        'dev': [*BASICSR, *TEST, *REPORT, 'ruff>=0.6'],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Image Processing',
+    ],
+)
