@@ -1,0 +1,133 @@
+"""The commands ``python -m ibmd_basicsr.train`` and ``.test``: BasicSR's pipelines behind a help text, a project root and short errors."""
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
+from ibmd_basicsr.utils.project import project_root
+
+PLUGIN_PACKAGES = ('archs', 'data', 'losses', 'metrics', 'models')
+"""Packages that register what option files name."""
+
+EPILOGS = {
+    'train': """\
+examples:
+  python -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml
+  python -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml --auto_resume
+  python -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml --force_yml train:optim_g:lr=1e-4 num_gpu=0
+  torchrun --nproc_per_node=2 -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml --launcher pytorch
+
+outputs, in the project root (the folder that holds the options/ folder with the option file, else the working directory):
+  experiments/NAME/models/           net_g_ITER.pth, for IBMD also net_bridge_ITER.pth
+  experiments/NAME/training_states/  ITER.state, for --auto_resume
+  experiments/NAME/visualization/    validation images (val.save_img)
+  experiments/NAME/train_*.log       log; tb_logger/NAME for tensorboard
+  A run that is started again without --auto_resume renames the old folder to NAME_archived_TIME.
+
+exit codes: 0 done; 2 wrong command line, option file, data or weights; 3 loss not finite; 130 interrupted; 1 anything else.""",
+    'test': """\
+examples:
+  python -m ibmd_basicsr.test -opt options/test/sr4x_ibmd.yml
+  python -m ibmd_basicsr.test -opt options/test/sr4x_ibmd.yml --force_yml val:save_img=true
+
+outputs, in the project root (the folder that holds the options/ folder with the option file, else the working directory):
+  results/NAME/visualization/DATASET/  restored images (val.save_img)
+  results/NAME/test_*.log              log with the metrics
+
+exit codes: 0 done; 2 wrong command line, option file, data or weights; 130 interrupted; 1 anything else.""",
+}
+
+
+def make_parser(is_train: bool) -> argparse.ArgumentParser:
+    """Return the parser of a command: BasicSR's options, with a help text."""
+    kind = 'train' if is_train else 'test'
+    parser = argparse.ArgumentParser(
+        prog=f'python -m ibmd_basicsr.{kind}', epilog=EPILOGS[kind], formatter_class=argparse.RawDescriptionHelpFormatter,
+        description='Train a bridge (BridgeModel) or distil one (IBMDModel) with BasicSR.' if is_train
+        else 'Run a trained model on the test sets of an option file with BasicSR.')
+    parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none',
+                        help='how the processes of a run on several GPUs (or CPUs) were started: torchrun is "pytorch"')
+    parser.add_argument('--auto_resume', action='store_true',
+                        help='continue from the newest readable state of this experiment' if is_train else argparse.SUPPRESS)
+    parser.add_argument('--debug', action='store_true',
+                        help='name the run debug_NAME, log every iteration, validate and save every 8; show tracebacks')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)  # set by old launchers
+    parser.add_argument('--force_yml', nargs='+', metavar='BLOCK:KEY=VALUE', help='change single values of the option file')
+    return parser
+
+
+def main(is_train: bool) -> int:
+    """Run one of BasicSR's pipelines with ``sys.argv`` and return the exit code; see :data:`EPILOGS`."""
+    args = make_parser(is_train).parse_args()
+    try:
+        _run(args, is_train)
+    except KeyboardInterrupt:
+        _print_error('interrupted; --auto_resume continues from the last saved state.' if is_train else 'interrupted.', args, False)
+        return 130
+    except Exception as error:
+        code = exit_code(error)
+        if code is None or args.debug:
+            raise
+        # every rank meets a wrong option, but a file may be missing on one machine only
+        _print_error(one_line(error), args, everywhere=not isinstance(error, (OptionError, NonFiniteError)))
+        return code
+    return 0
+
+
+def _run(args: argparse.Namespace, is_train: bool) -> None:
+    option_file = Path(args.opt).resolve()
+    if not option_file.is_file():
+        raise OptionError(f'-opt {args.opt}: no such file.')
+    if args.launcher == 'none' and 'TORCHELASTIC_RUN_ID' in os.environ and int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise OptionError('Started by torchrun with several processes: add --launcher pytorch.')
+    root = project_root(option_file)
+    os.chdir(root)
+    sys.argv[1:] = _host_arguments(args, option_file)
+
+    from ibmd_basicsr import compat
+    for name in PLUGIN_PACKAGES:
+        importlib.import_module(f'ibmd_basicsr.{name}')
+    compat.install()
+    module = importlib.import_module('basicsr.train' if is_train else 'basicsr.test')
+    (module.train_pipeline if is_train else module.test_pipeline)(str(root))
+
+    import torch.distributed as dist
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _host_arguments(args: argparse.Namespace, option_file: Path) -> list[str]:
+    """Return the command line for the host's parser: the same, with an absolute option file."""
+    flags = [f'--{name}' for name in ('auto_resume', 'debug') if getattr(args, name)]
+    forced = ['--force_yml', *args.force_yml] if args.force_yml else []
+    return ['-opt', str(option_file), '--launcher', args.launcher, '--local_rank', str(args.local_rank), *flags, *forced]
+
+
+def exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that is the user's to mend, None for a bug (which keeps its traceback)."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
+        return 2
+    if type(error).__name__ == 'CheckpointError':  # a weight file that is missing, damaged or does not fit
+        return 2
+    return getattr(error, 'exit_code', None)
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of ``error``; of one that a data loader's worker re-raised, the original message without its traceback."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}'
+    message = str(error).strip()
+    if message.startswith('Caught ') and '\n' in message:
+        message = message.splitlines()[-1].partition(': ')[2]
+    return message or type(error).__name__
+
+
+def _print_error(message: str, args: argparse.Namespace, everywhere: bool) -> None:
+    rank = int(os.environ.get({'pytorch': 'RANK', 'slurm': 'SLURM_PROCID'}.get(args.launcher, ''), 0))
+    if rank == 0 or everywhere:
+        print(f'error: {message}' if rank == 0 else f'error (rank {rank}): {message}', file=sys.stderr, flush=True)

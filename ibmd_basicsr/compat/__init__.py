@@ -1,0 +1,50 @@
+"""Makes BasicSR importable on current torchvision, and (:func:`install`) lends it what its training loop lacks.
+
+Importing this package does the first alone; ``archs``, ``data``, ``losses``, ``metrics`` and ``models`` import it before BasicSR.
+"""
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+
+__all__ = ['install']
+
+
+def _provide_functional_tensor() -> None:
+    """Stand in for ``torchvision.transforms.functional_tensor``: BasicSR 1.4.2 needs a function of it, torchvision 0.17 dropped it."""
+    name = 'torchvision.transforms.functional_tensor'
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        from torchvision.transforms.functional import rgb_to_grayscale
+        module = types.ModuleType(name, 'Stand-in by ibmd_basicsr: BasicSR 1.4.2 takes rgb_to_grayscale from here.')
+        module.rgb_to_grayscale = rgb_to_grayscale
+        sys.modules[name] = module
+
+
+_provide_functional_tensor()
+
+
+def install() -> None:
+    """Replace the functions that BasicSR's pipelines look up by name when they run; calling it again changes nothing.
+
+    * ``basicsr.train.parse_options``, ``basicsr.test.parse_options``: numbers and option checks (:mod:`.options`)
+    * ``basicsr.utils.options.init_dist``: CPUs, ``dist_params`` for torchrun, long timeout (:mod:`.distributed`)
+    * ``basicsr.train.load_resume_state``: any device, any working directory, damaged states (:mod:`.resume`)
+    * ``basicsr.train.EnlargedSampler``: a data order that depends on ``manual_seed`` and resumes within an epoch
+    * ``basicsr.train.copy_opt_file``: ``-opt`` may be the copy that an earlier run left in its experiment folder
+    """
+    from ibmd_basicsr.compat import distributed, options, resume
+    from ibmd_basicsr.data.iteration_sampler import IterationSampler
+
+    # `basicsr/__init__` star-imports its modules, so they are taken by their full names, not as attributes of the package
+    train, test, host_options = map(importlib.import_module, ('basicsr.train', 'basicsr.test', 'basicsr.utils.options'))
+    host_options.init_dist = distributed.init_dist
+    train.parse_options = options.parse_train_options
+    test.parse_options = options.parse_test_options
+    train.load_resume_state = resume.load_resume_state
+    train.copy_opt_file = options.copy_opt_file
+    train.EnlargedSampler = IterationSampler

@@ -1,0 +1,284 @@
+"""What the option files of our models may say. Everything wrong with a file is found before anything is built."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
+
+OWN_MODELS = ('BridgeModel', 'IBMDModel')
+
+TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'find_unused_parameters', 'dist_params', 'datasets', 'network_g', 'path',
+       'train', 'val', 'logger', 'bridge'}
+ADDED_TO_TOP = {'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}  # by the host
+TRAIN = {'ema_decay', 'amp', 'grad_clip', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'bridge_opt'}
+IBMD_TOP = {'teacher', 'network_bridge'}
+IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student'}
+TEACHER = {'network', 'weights', 'param_key'}
+LOGGER = {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'}
+VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'sampler'}
+PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
+ADDED_TO_PATH = {'models', 'training_states', 'log', 'visualization'}  # by the host
+PATH_PREFIXES = ('pretrain_network_', 'param_key_', 'strict_load_')
+
+
+def find_problems(opt: dict[str, Any]) -> list[str]:
+    """Return one line for each problem in the parsed options of one of :data:`OWN_MODELS`."""
+    training, ibmd = opt['is_train'], opt['model_type'] == 'IBMDModel'
+    required = ['scale', 'bridge', 'network_g'] + (['train', 'logger'] if training else ['val'])
+    required += ['teacher'] if training and ibmd else []
+    found = _Problems(opt)
+    found.keys('', TOP | (IBMD_TOP if ibmd else set()), required, added=ADDED_TO_TOP)
+    found.positive('scale', integer=True)
+    _check_gpus(opt, found)
+    _check_bridge(opt, found)
+    for block in ('network_g', 'network_bridge', 'teacher.network'):
+        _check_network(opt, block, found)
+    found.keys('teacher', TEACHER, ['network', 'weights'])
+    _check_path(opt, found)
+    if training:
+        _check_train(opt, ibmd, found)
+        _check_logger(opt, found)
+    _check_val(opt, training, found)
+    if training and 'train' not in opt['datasets']:
+        found.append('datasets: missing train.')
+    for phase in opt['datasets']:
+        _check_dataset(opt, phase, found)
+    return found
+
+
+class _Problems(list):
+    """The lines found so far, with the checks that any block needs. Blocks are named by their path, ``train.optim_g``."""
+
+    def __init__(self, opt: dict[str, Any]):
+        super().__init__()
+        self._opt = opt
+        self._reported: set[str] = set()
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """Return the value at ``path``, or ``default`` if it or a block above it is not there."""
+        value: Any = self._opt
+        for key in path.split('.') if path else ():
+            value = value.get(key, default) if isinstance(value, dict) else default
+        return value
+
+    def block(self, path: str) -> dict[str, Any] | None:
+        """Return the block at ``path``; None if it is not there or (a problem) something else than a block."""
+        value = self.get(path)
+        if value is None or isinstance(value, dict):
+            return value
+        if path not in self._reported:
+            self._reported.add(path)
+            self.append(f'{path}: must be a block of keys, got {value!r}.')
+        return None
+
+    def keys(self, path: str, allowed: set[str], required: list[str] | tuple = (), added: set[str] = frozenset()) -> bool:
+        """Check the keys of a block, if it is there, except those that the host ``added``; tell whether they are right."""
+        block = self.block(path)
+        if block is None:
+            return False
+        given = [key for key, value in block.items() if key not in added and (value is not None or key not in required)]
+        problems = key_problems(path, given, allowed, required)
+        self.extend(problems)
+        return not problems
+
+    def signature(self, path: str, target: Callable, extra: set[str] = frozenset(), hidden: tuple[str, ...] = ()) -> bool:
+        """Check the keys of a block against the parameters of what it will be handed to."""
+        names, required = option_parameters(target, hidden)
+        return self.keys(path, {*names, *extra}, required)
+
+    def build(self, path: str, target: Callable, block: dict[str, Any]) -> None:
+        """Build what is cheap to build, so that its own checks of values speak."""
+        try:
+            build_from_options(target, copy.deepcopy(block), path)
+        except OptionError as error:
+            self.append(str(error))
+
+    def choice(self, path: str, choices: tuple) -> bool:
+        """Check that the value at ``path`` is one of ``choices``."""
+        value = self.get(path)
+        if value not in choices:
+            self.append(f'{path}: must be one of {", ".join(map(repr, choices))}, got {value!r}.')
+        return value in choices
+
+    def positive(self, path: str, integer: bool = False) -> None:
+        """Check that the value at ``path`` is a positive number, if it is there; ``integer`` admits 1e5 as well as 100000."""
+        value = self.get(path)
+        if value is None:
+            return
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not value > 0 or (integer and value != int(value)):
+            self.append(f'{path}: must be a positive {"integer" if integer else "number"}, got {value!r}.')
+
+
+def _check_gpus(opt: dict[str, Any], found: _Problems) -> None:
+    number, present = opt['num_gpu'], torch.cuda.device_count()
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        found.append(f"num_gpu: must be 'auto', 0 or a number of GPUs, got {number!r}.")
+    elif number > present:
+        found.append(f'num_gpu: {number} asked for, {present} found on this machine; auto takes what there is, 0 runs on the CPU.')
+    elif number > 1 and not opt['dist']:
+        found.append(f'num_gpu: {number} GPUs are driven by one process each: torchrun --nproc_per_node={number} -m ibmd_basicsr.train '
+                     '-opt ... --launcher pytorch')
+
+
+def _check_bridge(opt: dict[str, Any], found: _Problems) -> None:
+    from ibmd_basicsr.bridges import SCHEDULES
+    block = found.block('bridge')
+    if block is None or not found.choice('bridge.type', tuple(SCHEDULES)):
+        return
+    schedule = SCHEDULES[block['type']][0]
+    if found.signature('bridge', schedule, {'type', 'conditional'}):
+        found.build('bridge', schedule, {key: value for key, value in block.items() if key not in ('type', 'conditional')})
+
+
+def _check_network(opt: dict[str, Any], path: str, found: _Problems) -> None:
+    from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
+    block = found.block(path)
+    if block is None:
+        return
+    if found.choice(f'{path}.type', (ADMUNet.__name__,)) and found.signature(path, ADMUNet, {'type'}):
+        with torch.device('meta'):  # a network without memory or arithmetic
+            found.build(path, ADMUNet, block)
+
+
+def _check_path(opt: dict[str, Any], found: _Problems) -> None:
+    # the host makes a folder of every key that it does not know, hence teacher weights are not given here
+    networks = [key.removeprefix('network_') for key in opt if key.startswith('network_')]
+    allowed = {f'{prefix}{name}' for prefix in PATH_PREFIXES for name in networks}
+    found.keys('path', PATH | allowed, added=ADDED_TO_PATH)
+    ignored = found.get('path.ignore_resume_networks')
+    if ignored is not None and not isinstance(ignored, (list, tuple)):
+        found.append(f'path.ignore_resume_networks: must be a list such as [network_g], got {ignored!r}.')
+    for root in ('experiments_root', 'results_root'):
+        # given but empty, the host would make a folder of it in the phase that does not fill it in
+        if root in opt['path'] and opt['path'][root] is None:
+            found.append(f'path.{root}: must name a folder or be left out.')
+
+
+def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
+    from basicsr.utils.registry import LOSS_REGISTRY
+    losses = {'bridge_opt': 'BridgeMatchingLoss'} | ({'ibmd_opt': 'InverseBridgeLoss'} if ibmd else {})
+    optimizers = ['optim_g'] + (['optim_bridge'] if ibmd else [])
+    found.keys('train', TRAIN | (IBMD_TRAIN if ibmd else set()), [*optimizers, *losses, 'scheduler', 'total_iter'])
+    for name in optimizers:
+        _check_optimizer(f'train.{name}', found)
+    _check_scheduler(found)
+    for name, kind in losses.items():
+        path = f'train.{name}'
+        block = found.block(path)
+        if block is not None and found.choice(f'{path}.type', (kind,)):
+            loss = LOSS_REGISTRY.get(kind)
+            if found.signature(path, loss, {'type'}):
+                found.build(path, loss, block)
+    found.positive('train.total_iter', integer=True)
+    found.positive('train.grad_clip')
+    found.positive('train.bridge_updates_per_student', integer=True)
+    warmup = found.get('train.warmup_iter')
+    if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, (int, float))):
+        found.append(f'train.warmup_iter: must be a number of iterations, or -1 for none, got {warmup!r}.')
+    decay = found.get('train.ema_decay')
+    if decay is not None and (not isinstance(decay, (int, float)) or not 0 <= decay < 1):
+        found.append(f'train.ema_decay: must lie in [0, 1), got {decay!r}.')
+
+
+def _check_optimizer(path: str, found: _Problems) -> None:
+    from ibmd_basicsr.models.bridge_model import OPTIMIZERS
+    block = found.block(path)
+    if block is None or not found.choice(f'{path}.type', OPTIMIZERS):
+        return
+    names, _ = option_parameters(getattr(torch.optim, block['type']), ('params',))
+    if found.keys(path, {*names, 'type'}, ['lr']):
+        found.positive(f'{path}.lr')
+
+
+def _check_scheduler(found: _Problems) -> None:
+    from basicsr.models import lr_scheduler
+    schedulers = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+                  'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR, 'StepLR': torch.optim.lr_scheduler.StepLR}
+    block = found.block('train.scheduler')
+    if block is None or not found.choice('train.scheduler.type', tuple(schedulers)):
+        return
+    kind = block['type']
+    if found.signature('train.scheduler', schedulers[kind], {'type'}, hidden=('optimizer', 'last_epoch')):
+        parts = ('periods', 'restart_weights') if kind == 'CosineAnnealingRestartLR' else ('restarts', 'restart_weights')
+        given = [block.get(part) for part in parts]
+        if all(isinstance(value, list) for value in given) and len(given[0]) != len(given[1]):
+            found.append(f'train.scheduler: {parts[0]} and {parts[1]} must have the same length, got {given[0]} and {given[1]}.')
+        periods, total = block.get('periods'), found.get('train.total_iter')
+        if isinstance(periods, list) and isinstance(total, (int, float)) and sum(periods) < total:
+            found.append(f'train.scheduler.periods: {periods} end at iteration {sum(periods)}, before train.total_iter ({total}).')
+
+
+def _check_logger(opt: dict[str, Any], found: _Problems) -> None:
+    found.keys('logger', LOGGER, ['print_freq', 'save_checkpoint_freq', 'use_tb_logger'])
+    for key in ('print_freq', 'save_checkpoint_freq'):
+        found.positive(f'logger.{key}', integer=True)
+    wandb = found.block('logger.wandb')
+    if wandb and wandb.get('project') is not None and not found.get('logger.use_tb_logger'):
+        found.append('logger.wandb: needs use_tb_logger: true.')
+
+
+def _check_val(opt: dict[str, Any], training: bool, found: _Problems) -> None:
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    from ibmd_basicsr.restorer import SamplerOptions
+    found.keys('val', VAL, ['save_img', 'val_freq'] if training else ['save_img'])
+    found.positive('val.val_freq', integer=True)
+    sampler = found.block('val.sampler')
+    if sampler is not None and found.signature('val.sampler', SamplerOptions):
+        found.build('val.sampler', SamplerOptions, sampler)
+    metrics = found.block('val.metrics')
+    for name in metrics or ():
+        block = found.block(f'val.metrics.{name}')
+        if block is None:
+            continue
+        if block.get('type') not in METRIC_REGISTRY:
+            known = ', '.join(sorted(METRIC_REGISTRY.keys()))
+            found.append(f'val.metrics.{name}.type: no metric {block.get("type")!r} is registered. Registered: {known}.')
+        if 'better' in block:
+            found.choice(f'val.metrics.{name}.better', ('higher', 'lower'))
+
+
+def _check_dataset(opt: dict[str, Any], phase: str, found: _Problems) -> None:
+    from basicsr.utils.registry import DATASET_REGISTRY
+
+    from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
+    path, kind = f'datasets.{phase}', phase.split('_')[0]
+    block = found.block(path)
+    if block is None:
+        return
+    expected = ('train', 'val') if opt['is_train'] else ('test', 'val')
+    if kind not in expected:
+        found.append(f'{path}: phases here are {" and ".join(expected)}, each also with a number (val_2), got {phase!r}.')
+    if block.get('type') not in DATASET_REGISTRY:
+        known = ', '.join(sorted(DATASET_REGISTRY.keys()))
+        found.append(f'{path}.type: no dataset {block.get("type")!r} is registered. Registered: {known}.')
+    elif block['type'] == DegradedImageDataset.__name__:
+        found.keys(path, set(DegradedImageDataset.OPTIONS), ['name'])
+    if kind == 'train':
+        for key in ('batch_size_per_gpu', 'num_worker_per_gpu'):
+            if not isinstance(block.get(key), int) or block[key] < (key == 'batch_size_per_gpu'):
+                found.append(f'{path}.{key}: must be {"a positive integer" if key == "batch_size_per_gpu" else "0 or more"}, '
+                             f'got {block.get(key)!r}.')
+        if block.get('persistent_workers') and not block.get('num_worker_per_gpu'):
+            found.append(f'{path}.persistent_workers: needs num_worker_per_gpu of at least 1.')
+    elif block.get('persistent_workers'):
+        found.append(f'{path}.persistent_workers: the host loads {kind} images in the main process, leave it out.')
+    _check_prefetch(opt, path, block, found)
+
+
+def _check_prefetch(opt: dict[str, Any], path: str, block: dict[str, Any], found: _Problems) -> None:
+    mode = block.get('prefetch_mode')
+    if mode == 'cpu':
+        found.append(f'{path}.prefetch_mode: cpu waits for ever when an image cannot be read; use ~ (or cuda on a GPU).')
+    elif mode == 'cuda' and not (torch.cuda.is_available() and opt['num_gpu'] != 0):
+        found.append(f'{path}.prefetch_mode: cuda needs a GPU; use ~.')
+    elif mode == 'cuda' and not block.get('pin_memory'):
+        found.append(f'{path}.prefetch_mode: cuda needs pin_memory: true.')
+    elif mode not in (None, 'cuda'):
+        found.append(f"{path}.prefetch_mode: must be ~ or 'cuda', got {mode!r}.")

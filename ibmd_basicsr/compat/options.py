@@ -1,0 +1,181 @@
+"""Option files: what happens before and after BasicSR's ``parse_options``."""
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import os
+import re
+import sys
+import time
+from argparse import Namespace
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ibmd_basicsr.compat.distributed import init_dist
+from ibmd_basicsr.compat.option_rules import OWN_MODELS
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import check_options
+
+NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
+TEXT_KEYS = re.compile(r'name|type|weights|suffix|project|resume_id|codec|kernel|filename_tmpl|backend|(meta_info|dataroot|param_key)\w*|'
+                       r'\w+_(name|path|file|root|dir)')
+"""Keys whose values are names or paths: they stay text even where they look like a number."""
+
+_texts: dict[str, str] = {}  # option file -> its text, read before the host may move the folder that it lies in
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without code, and without the silent loss of a key that is given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.tag != 'tag:yaml.org,2002:merge':
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f'key {key.value!r} is given twice', key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
+    """Read an option file.
+
+    Raises:
+        OptionError: missing or not text, not YAML (with line and column), or not a mapping at its top level.
+    """
+    try:
+        text = Path(path).read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f'{path}: cannot read the option file ({getattr(error, "strerror", None) or error}).') from error
+    try:
+        opt = yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, 'problem_mark', None)
+        place = f'{path}:{mark.line + 1}:{mark.column + 1}' if mark else str(path)
+        raise OptionError(f'{place}: not valid YAML ({getattr(error, "problem", None) or error}).') from error
+    if not isinstance(opt, dict):
+        raise OptionError(f'{path}: must hold keys and values, found {"nothing" if opt is None else type(opt).__name__}.')
+    _texts[str(path)] = text
+    return opt
+
+
+def normalise_numbers(value: Any, key: str = '') -> Any:
+    """Return ``value`` with text that is entirely a number turned into int or float, in nested dicts and lists.
+
+    YAML 1.1 reads ``1e-4`` as text, and ``--force_yml`` leaves ``1e-4`` and ``-1`` so. Values of keys that hold names or paths are kept.
+    """
+    if isinstance(value, dict):
+        # in place: the host has handed out references to these dictionaries
+        for name, item in value.items():
+            value[name] = item if name == 'path' else normalise_numbers(item, str(name))
+        return value
+    if isinstance(value, list):
+        return [normalise_numbers(item, key) for item in value]
+    if isinstance(value, str) and not TEXT_KEYS.fullmatch(key) and NUMBER.fullmatch(value):
+        return int(value) if re.fullmatch(r'[-+]?\d+', value) else float(value)
+    return value
+
+
+def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> None:
+    """Check ``--force_yml`` entries ``a:b=value`` against the option file; the host's own failures do not name the entry.
+
+    Raises:
+        OptionError: no or several ``=``, or a block that the file does not have.
+    """
+    for entry in entries or ():
+        if entry.count('=') != 1:
+            raise OptionError(f'--force_yml takes block:key=value with one "=", got {entry!r}.')
+        block, path = opt, []
+        for key in entry.partition('=')[0].strip().split(':')[:-1]:
+            path.append(key)
+            if not isinstance(block, dict) or not isinstance(block.get(key), dict):
+                near = difflib.get_close_matches(key, block, 1) if isinstance(block, dict) else []
+                raise OptionError(f'--force_yml {entry!r}: the option file has no block {":".join(path)!r}'
+                                  + (f', did you mean {near[0]!r}?' if near else '.'))
+            block = block[key]
+
+
+def _parse_options(root_path: str, is_train: bool) -> tuple[dict[str, Any], Namespace]:
+    from ibmd_basicsr.command import make_parser
+    host = importlib.import_module('basicsr.utils.options')
+
+    given = make_parser(is_train).parse_args(sys.argv[1:])
+    raw = read_option_file(given.opt)
+    check_forced(given.force_yml, raw)
+    absent = [key for key in ('name', 'model_type', 'num_gpu', 'datasets', 'path', 'logger' if is_train else 'val') if key not in raw]
+    if absent:
+        raise OptionError(f'{given.opt}: missing at the top level: {", ".join(absent)}.')
+    for block in ('datasets', 'path') + (('logger', 'train') if is_train else ('val',)):
+        if block in raw and not isinstance(raw[block], dict):
+            raise OptionError(f'{given.opt}: {block} must be a block of keys, got {raw[block]!r}.')
+    for phase, dataset in raw['datasets'].items():
+        if not isinstance(dataset, dict):
+            raise OptionError(f'{given.opt}: datasets.{phase} must be a block of keys, got {dataset!r}.')
+
+    asked = next((entry.partition('=')[2].strip() for entry in given.force_yml or () if entry.startswith('num_gpu=')), str(raw['num_gpu']))
+    dist_params = raw.get('dist_params') or {}
+    # the host hands dist_params on for slurm only, and knows num_gpu only after the process group stands
+    host.init_dist = functools.partial(init_dist, cpu=asked == '0', default_backend=dist_params.get('backend'))
+    opt, args = host.parse_options(root_path, is_train=is_train)
+
+    normalise_numbers(opt)
+    if raw.get('manual_seed') is None:
+        _share_seed(opt)
+    for dataset in opt['datasets'].values():
+        dataset.setdefault('manual_seed', opt['manual_seed'])
+    if opt['model_type'] in OWN_MODELS:
+        if asked == 'auto' and opt['num_gpu'] > 1 and not opt['dist']:
+            opt['num_gpu'] = 1  # several GPUs are driven by one process each (torchrun), not by DataParallel
+        _name_bridge_network(opt)
+        check_options(opt)
+        if opt.get('val') is not None:
+            opt['val'].setdefault('suffix', None)  # the host reads it without a default when it saves test images
+    return opt, args
+
+
+def _share_seed(opt: dict[str, Any]) -> None:
+    """Give all ranks the seed that rank 0 drew: the host lets each draw its own, and with it its own data order."""
+    if opt['dist']:
+        from basicsr.utils import set_random_seed
+        seeds = [opt['manual_seed']]
+        torch.distributed.broadcast_object_list(seeds, src=0)
+        opt['manual_seed'] = seeds[0]
+        set_random_seed(opt['manual_seed'] + opt['rank'])
+
+
+def _name_bridge_network(opt: dict[str, Any]) -> None:
+    """Write down that the bridge network is like the teacher's unless said otherwise: the host resumes networks that the options name."""
+    teacher = opt.get('teacher')
+    if opt['is_train'] and isinstance(teacher, dict) and 'network' in teacher and opt.get('network_bridge') is None:
+        opt['network_bridge'] = deepcopy(teacher['network'])
+
+
+def parse_train_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], Namespace]:
+    """BasicSR's ``parse_options`` for training, followed by number clean-up, defaults and :func:`check_options`.
+
+    Raises:
+        OptionError: whatever is wrong with the option file, in one message.
+    """
+    return _parse_options(root_path, is_train)
+
+
+def parse_test_options(root_path: str, is_train: bool = False) -> tuple[dict[str, Any], Namespace]:
+    """As :func:`parse_train_options`, for testing."""
+    return _parse_options(root_path, is_train)
+
+
+def copy_opt_file(opt_file: str, experiments_root: str) -> None:
+    """Write the option file that the run was started with, under a comment with time and command, into the experiment folder (rank 0).
+
+    Unlike the host's, works when ``opt_file`` is that very copy, or was in the folder that has just been archived.
+    """
+    from basicsr.utils.dist_util import get_dist_info
+    if get_dist_info()[0] == 0:
+        text = _texts[opt_file]
+        header = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {" ".join(sys.argv)}\n\n'
+        (Path(experiments_root) / Path(opt_file).name).write_text(header + text, encoding='utf-8')

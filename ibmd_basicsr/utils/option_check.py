@@ -1,0 +1,87 @@
+"""Strict checks of option blocks: nothing unknown is accepted, and the message names the nearest valid key."""
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from ibmd_basicsr.utils.errors import OptionError
+
+
+def key_problems(block: str, given: Iterable[str], allowed: Collection[str], required: Collection[str] = ()) -> list[str]:
+    """Return one line for each key that a block does not have, and one for the required keys that are missing.
+
+    Args:
+        block: path of the block in the option file, such as ``train.optim_bridge``; empty for the top level.
+        given: the keys that are there.
+        allowed: the keys that may be there.
+        required: the keys that must be.
+    """
+    given = list(given)
+    allowed = sorted(set(allowed) | set(required))
+    prefix = f'{block}: ' if block else ''
+    problems = []
+    for key in given:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, 1)
+            hint = f', did you mean {near[0]!r}?' if near else '.'
+            problems.append(f'{prefix}unknown key {key!r}{hint} Allowed: {", ".join(allowed) or "none"}.')
+    missing = [key for key in required if key not in given]
+    if missing:
+        problems.append(f'{prefix}missing {", ".join(map(repr, missing))}.')
+    return problems
+
+
+def check_keys(block: str, given: Iterable[str], allowed: Collection[str], required: Collection[str] = ()) -> None:
+    """Refuse keys that a block does not have, and a block that lacks required ones.
+
+    Raises:
+        OptionError: naming block, key, nearest valid key and all valid keys; see :func:`key_problems`.
+    """
+    problems = key_problems(block, given, allowed, required)
+    if problems:
+        raise OptionError(' '.join(problems))
+
+
+def option_parameters(target: Callable, hidden: Collection[str] = ()) -> tuple[list[str], list[str]]:
+    """Return the names of the parameters that options can set, and of those among them without a default.
+
+    Args:
+        target: function or class.
+        hidden: parameters that the caller supplies.
+    """
+    parameters = [p for p in inspect.signature(target).parameters.values()
+                  if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in ('self', *hidden)]
+    return [p.name for p in parameters], [p.name for p in parameters if p.default is p.empty]
+
+
+def build_from_options(target: Callable, opt: dict[str, Any], block: str) -> Any:
+    """Call ``target`` with the options of a block. ``type`` is left out unless ``target`` has a parameter of that name.
+
+    Raises:
+        OptionError: not a block; a key that ``target`` does not have, or lacks; or a value that it refuses.
+    """
+    if not isinstance(opt, dict):
+        raise OptionError(f'{block}: must be a block of keys, got {opt!r}.')
+    names, required = option_parameters(target)
+    options = {key: value for key, value in opt.items() if key != 'type' or 'type' in names}
+    check_keys(block, options, names, required)
+    try:
+        return target(**options)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f'{block}: {error}') from error
+
+
+def check_options(opt: dict[str, Any]) -> None:
+    """Check the parsed options of ``BridgeModel`` or ``IBMDModel``, as the commands do before anything is built.
+
+    Raises:
+        OptionError: all problems found, one a line.
+    """
+    from ibmd_basicsr.compat.option_rules import find_problems  # the rules know every part of the package
+    problems = find_problems(opt)
+    if len(problems) == 1:
+        raise OptionError(problems[0])
+    if problems:
+        raise OptionError('\n  '.join([f'{len(problems)} problems in the option file:', *problems]))

@@ -1,0 +1,138 @@
+"""The commands: help, errors in one line with their exit codes, the project root, and that importing the package costs nothing."""
+import subprocess
+import sys
+
+import pytest
+import yaml
+from tiny import REPOSITORY, command, make_photos, options, write
+
+from ibmd_basicsr import command as commands
+from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
+from ibmd_basicsr.utils.project import project_root
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a command in this process; return its exit code and the lines on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, is_train=True):
+        monkeypatch.setattr(sys, 'argv', ['command', *map(str, arguments)])
+        code = commands.main(is_train)
+        return code, capsys.readouterr().err.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize('module', ['train', 'test'])
+def test_help_shows_examples_exit_codes_and_outputs(module):
+    result = command('--help', module=module)
+    assert result.returncode == 0
+    for text in ('examples:', f'python -m ibmd_basicsr.{module} -opt options/', 'exit codes:', 'outputs'):
+        assert text in result.stdout
+
+
+def test_import_and_help_load_no_torch():
+    code = 'import sys, ibmd_basicsr, ibmd_basicsr.command; assert not {"torch", "basicsr", "torchvision"} & set(sys.modules)'
+    subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, check=True)
+
+
+def test_unknown_argument_is_refused(run):
+    with pytest.raises(SystemExit) as stop:
+        run('-opt', 'x.yml', '--resume')
+    assert stop.value.code == 2
+
+
+def test_missing_option_file(run):
+    assert run('-opt', 'absent.yml') == (2, ['error: -opt absent.yml: no such file.'])
+
+
+def test_yaml_error_has_a_position(run, tmp_path):
+    file = tmp_path / 'bad.yml'
+    file.write_text('name: a\ntrain: {lr: 1\nval: 2\n')
+    code, lines = run('-opt', file)
+    assert code == 2 and len(lines) == 1
+    assert lines[0].startswith(f'error: {file}:3:')
+
+
+@pytest.mark.parametrize('text, message', [
+    ('name: a\nname: b\n', "key 'name' is given twice"),
+    ('name: !!python/object/apply:os.getcwd []\n', 'not valid YAML'),
+    ('- a\n', 'must hold keys and values'),
+    ('name: a\n', 'missing at the top level: model_type, num_gpu, datasets, path, logger'),
+])
+def test_unusable_option_files(run, tmp_path, text, message):
+    file = tmp_path / 'bad.yml'
+    file.write_text(text)
+    code, lines = run('-opt', file)
+    assert code == 2 and len(lines) == 1 and message in lines[0]
+
+
+def test_force_yml_names_the_block_that_is_not_there(run, tmp_path):
+    file = write(tmp_path, options(tmp_path))
+    code, lines = run('-opt', file, '--force_yml', 'trian:ema_decay=0.9')
+    assert code == 2 and "did you mean 'train'?" in lines[0]
+    code, lines = run('-opt', file, '--force_yml', 'train:ema_decay')
+    assert code == 2 and 'block:key=value' in lines[0]
+
+
+def test_torchrun_without_launcher_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    code, lines = run('-opt', write(tmp_path, options(tmp_path)))
+    assert code == 2 and 'add --launcher pytorch' in lines[0]
+
+
+@pytest.mark.parametrize('error, code, line', [
+    (NonFiniteError('l_g is nan at iteration 7.'), 3, 'error: l_g is nan at iteration 7.'),
+    (OptionError('train: unknown key.'), 2, 'error: train: unknown key.'),
+    (FileNotFoundError(2, 'No such file or directory', 'a/b.png'), 2, 'error: a/b.png: No such file or directory'),
+    (OptionError('Caught OptionError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "x"\n'
+                 'ibmd_basicsr.utils.errors.OptionError: a: too small.'), 2, 'error: a: too small.'),
+    (KeyboardInterrupt(), 130, 'error: interrupted; --auto_resume continues from the last saved state.'),
+])
+def test_errors_of_a_run(run, tmp_path, monkeypatch, error, code, line):
+    import basicsr.train
+
+    def fail(root):
+        raise error
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)
+    assert run('-opt', write(tmp_path, options(tmp_path))) == (code, [line])
+
+
+def test_bugs_keep_their_traceback(run, tmp_path, monkeypatch):
+    import basicsr.train
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', lambda root: {}['x'])
+    with pytest.raises(KeyError):
+        run('-opt', write(tmp_path, options(tmp_path)))
+
+
+def test_other_ranks_are_silent_about_options(run, tmp_path, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    assert run('-opt', 'absent.yml', '--launcher', 'pytorch') == (2, [])
+
+
+def test_project_root(tmp_path, monkeypatch):
+    deep = tmp_path / 'project' / 'options' / 'paper' / 'x.yml'
+    deep.parent.mkdir(parents=True)
+    deep.touch()
+    monkeypatch.chdir(tmp_path)
+    assert project_root(deep) == tmp_path / 'project'
+    (tmp_path / 'x.yml').touch()
+    assert project_root(tmp_path / 'x.yml') == tmp_path
+
+
+def test_training_from_another_folder_with_numbers_as_text(tmp_path):
+    make_photos(tmp_path / 'project' / 'photos')
+    opt = options(tmp_path / 'project', datasets__train__dataroot_gt='photos', train__optim_g={'type': 'Adam', 'lr': '1e-3'})
+    file = write(tmp_path / 'project', opt)
+    (tmp_path / 'elsewhere').mkdir()
+    result = command('-opt', file, '--force_yml', 'train:total_iter=2', 'train:scheduler:gamma=5e-1', 'train:warmup_iter=-1',
+                     cwd=tmp_path / 'elsewhere')
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / 'project' / 'experiments' / 'tiny'
+    assert (run / 'models' / 'net_g_latest.pth').is_file()
+    assert not any((tmp_path / 'elsewhere').iterdir())
+    copy = (run / 'tiny.yml').read_text()
+    assert copy.startswith('# GENERATE TIME') and yaml.safe_load(copy) == opt

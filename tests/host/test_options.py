@@ -1,0 +1,133 @@
+"""Option files: numbers, checks of every block, and what is filled in."""
+import sys
+
+import pytest
+from tiny import NETWORK, options, write
+
+import ibmd_basicsr.archs
+import ibmd_basicsr.data
+import ibmd_basicsr.losses
+import ibmd_basicsr.metrics
+import ibmd_basicsr.models  # noqa: F401  (registration)
+from ibmd_basicsr.compat import options as host_options
+from ibmd_basicsr.compat.option_rules import find_problems
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import build_from_options, check_keys
+
+
+def parsed(opt: dict) -> dict:
+    """Return options as the host leaves them."""
+    return opt | {'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False, 'is_train': True}
+
+
+def test_numbers():
+    opt = {'name': '1e3', 'lr': '1e-4', 'n': '-1', 'x': ' 1', 'text': '1e', 'betas': ['0.9', 0.99], 'restart_weights': ['1.', '.5'],
+           'path': {'pretrain_network_g': '12'}, 'dataroot_gt': '2024', 'meta_info_file': '7', 'teacher': {'weights': '3'}, 'flag': True,
+           'deep': {'model_channels': '+32', 'v': '1.5E+2'}}
+    host_options.normalise_numbers(opt)
+    assert opt == {'name': '1e3', 'lr': 1e-4, 'n': -1, 'x': ' 1', 'text': '1e', 'betas': [0.9, 0.99], 'restart_weights': [1.0, 0.5],
+                   'path': {'pretrain_network_g': '12'}, 'dataroot_gt': '2024', 'meta_info_file': '7', 'teacher': {'weights': '3'},
+                   'flag': True, 'deep': {'model_channels': 32, 'v': 150.0}}
+    assert type(opt['n']) is int and type(opt['deep']['model_channels']) is int
+
+
+def test_check_keys_names_block_key_nearest_and_allowed():
+    with pytest.raises(OptionError, match=r"train.optim_bridge: unknown key 'weight_dcay', did you mean 'weight_decay'\? "
+                                          r'Allowed: lr, weight_decay\.'):
+        check_keys('train.optim_bridge', {'weight_dcay': 0, 'lr': 1}, {'lr', 'weight_decay'})
+
+
+def test_build_from_options():
+    def target(*, size: int, width: int = 2):
+        if size < 1:
+            raise ValueError(f'size must be positive, got {size}.')
+        return size, width
+
+    assert build_from_options(target, {'type': 'T', 'size': 3}, 'block') == (3, 2)
+    for opt, message in (({'size': 1, 'wdith': 2}, "did you mean 'width'"), ({}, "block: missing 'size'"),
+                         ({'size': 0}, 'block: size must be positive, got 0'), (3, 'must be a block of keys')):
+        with pytest.raises(OptionError, match=message):
+            build_from_options(target, opt, 'block')
+
+
+@pytest.mark.parametrize('model', ['BridgeModel', 'IBMDModel'])
+def test_good_options_pass(model, tmp_path):
+    assert find_problems(parsed(options(tmp_path, model))) == []
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'bridge__beta_mx': 0.3}, "bridge: unknown key 'beta_mx', did you mean 'beta_max'?"),
+    ({'bridge__beta_max': -1}, 'bridge.beta_max must be positive, got -1'),
+    ({'bridge__type': 'I2Sb'}, "bridge.type: must be one of 'I2SB', got 'I2Sb'"),
+    ({'bridge': 3}, 'bridge: must be a block of keys, got 3'),
+    ({'network_g__model_chanels': 8}, "network_g: unknown key 'model_chanels', did you mean 'model_channels'?"),
+    ({'network_g__model_channels': 0}, 'model_channels must be an integer of at least 1, got 0'),
+    ({'teacher__weight': 'x'}, "teacher: unknown key 'weight', did you mean 'weights'?"),
+    ({'teacher__network': NETWORK | {'patch': 2}}, "teacher.network: unknown key 'patch', did you mean 'patch_size'?"),
+    ({'teacher': None}, "missing 'teacher'"),
+    ({'train__bridge_updates_per_studnt': 3}, "did you mean 'bridge_updates_per_student'?"),
+    ({'train__bridge_updates_per_student': 0}, 'train.bridge_updates_per_student: must be a positive integer, got 0'),
+    ({'train__optim_bridge__weight_dcay': 0}, "train.optim_bridge: unknown key 'weight_dcay', did you mean 'weight_decay'?"),
+    ({'train__optim_g__type': 'Adan'}, "train.optim_g.type: must be one of 'Adam', 'AdamW'"),
+    ({'train__optim_g__lr': '1e-4x'}, "train.optim_g.lr: must be a positive number, got '1e-4x'"),
+    ({'train__scheduler__gama': 1}, "train.scheduler: unknown key 'gama', did you mean 'gamma'?"),
+    ({'train__scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4]}}, 'end at iteration 4, before train.total_iter (8)'),
+    ({'train__ibmd_opt__loss_wieght': 1}, "train.ibmd_opt: unknown key 'loss_wieght', did you mean 'loss_weight'?"),
+    ({'train__ibmd_opt__type': 'L1Loss'}, "train.ibmd_opt.type: must be one of 'InverseBridgeLoss'"),
+    ({'train__ema_decay': 1}, 'train.ema_decay: must lie in [0, 1), got 1'),
+    ({'train__total_iter': None}, "train: missing 'total_iter'"),
+    ({'val__val_freq': None}, "val: missing 'val_freq'"),
+    ({'val__sampler__step': 1}, "val.sampler: unknown key 'step', did you mean 'steps'?"),
+    ({'val__sampler__type': 'onestep'}, 'sampler.type must be one of'),
+    ({'val__metrics__psnr__type': 'calculate_psn'}, "no metric 'calculate_psn' is registered"),
+    ({'logger': {'print_freq': 1, 'save_checkpoint_freq': 2}}, "logger: missing 'use_tb_logger'"),
+    ({'path__teacher': 'x.pth'}, "path: unknown key 'teacher'"),
+    ({'path__experiments_root': None}, 'path.experiments_root: must name a folder'),
+    ({'datasets__train__gt_sise': 3}, "datasets.train: unknown key 'gt_sise', did you mean 'gt_size'?"),
+    ({'datasets__train__prefetch_mode': 'cpu'}, 'datasets.train.prefetch_mode: cpu waits for ever'),
+    ({'datasets__val__persistent_workers': True}, 'datasets.val.persistent_workers: the host loads val images in the main process'),
+    ({'num_gpu': 99}, 'num_gpu: 99 asked for'),
+    ({'scael': 4}, "unknown key 'scael', did you mean 'scale'?"),
+])
+def test_each_mistake_is_named(change, message, tmp_path):
+    problems = find_problems(parsed(options(tmp_path, 'IBMDModel', **change)))
+    assert len(problems) == 1 and message in problems[0], problems
+
+
+def test_all_problems_come_in_one_message(tmp_path, monkeypatch, capsys):
+    opt = options(tmp_path, bridge__beta_mx=1, train__ema_dcay=0.9, logger__use_tb_loger=True)
+    with pytest.raises(OptionError) as error:
+        parse(tmp_path, opt, monkeypatch)
+    lines = str(error.value).splitlines()
+    assert lines[0] == '3 problems in the option file:' and len(lines) == 4
+
+
+def parse(root, opt, monkeypatch, *arguments):
+    """Parse an option file as the train command does."""
+    monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(write(root, opt)), *arguments])
+    return host_options.parse_train_options(str(root))[0]
+
+
+def test_what_is_filled_in(tmp_path, monkeypatch):
+    opt = parse(tmp_path, options(tmp_path, 'IBMDModel', num_gpu='auto'), monkeypatch, '--force_yml', 'train:optim_g:lr=1e-2')
+    assert opt['train']['optim_g']['lr'] == 1e-2
+    assert opt['datasets']['train']['manual_seed'] == opt['datasets']['val']['manual_seed'] == 3
+    assert opt['network_bridge'] == opt['teacher']['network'] and opt['network_bridge'] is not opt['teacher']['network']
+    assert opt['num_gpu'] in (0, 1)
+    assert opt['val']['suffix'] is None
+
+
+def test_models_of_the_host_are_not_checked(tmp_path, monkeypatch):
+    opt = parse(tmp_path, options(tmp_path, train__pixel_opt={'type': 'L1Loss'}) | {'model_type': 'SRModel'}, monkeypatch)
+    assert 'pixel_opt' in opt['train']
+
+
+def test_copy_of_the_option_file_survives_the_archiving_of_its_folder(tmp_path):
+    folder = tmp_path / 'experiments' / 'tiny'
+    folder.mkdir(parents=True)
+    file = folder / 'tiny.yml'
+    file.write_text('name: tiny\n')
+    host_options.read_option_file(str(file))
+    file.unlink()
+    host_options.copy_opt_file(str(file), str(folder))
+    assert file.read_text().endswith('name: tiny\n') and file.read_text().startswith('# GENERATE TIME')
