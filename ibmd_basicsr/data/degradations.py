@@ -1,0 +1,221 @@
+"""Degradations: pure functions on RGB tensors in [0, 1], (C, H, W) or (B, C, H, W); randomness only through an explicit generator.
+
+The super-resolution operators and ``jpeg_i2sb`` are the published operators of I2SB (arXiv 2302.05872), ``jpeg_libjpeg`` is what a JPEG file
+really holds. The two JPEGs differ by 2.5 to 3.6 grey levels on average and are never exchanged for each other.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# ITU-T T.81 annex K: the quantisation tables of quality 50
+LUMA_TABLE = torch.tensor([
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100,
+    103, 99], dtype=torch.float64).reshape(8, 8)
+CHROMA_TABLE = torch.full((8, 8), 99.0, dtype=torch.float64)
+CHROMA_TABLE[:4, :4] = torch.tensor([[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]], dtype=torch.float64)
+RGB_TO_YCC = torch.tensor([[.299, .587, .114], [-.1687, -.3313, .5], [.5, -.4187, -.0813]], dtype=torch.float64)
+YCC_TO_RGB = torch.tensor([[1, -3.682e-5, 1.40199], [1, -.344113, -.714104], [1, 1.77198, -1.3458e-4]], dtype=torch.float64)
+
+
+def _with_batch(x: Tensor) -> Tensor:
+    if x.ndim not in (3, 4):
+        raise ValueError(f'Expected an image (C, H, W) or a batch (B, C, H, W), got shape {tuple(x.shape)}.')
+    return x if x.ndim == 4 else x[None]
+
+
+def _check_scale(x: Tensor, scale: int) -> None:
+    if x.shape[-2] % scale or x.shape[-1] % scale:
+        raise ValueError(f'Height and width must be multiples of the scale {scale}, got {tuple(x.shape[-2:])}.')
+
+
+def quantize_uint8(x: Tensor) -> Tensor:
+    """Clamp to [0, 1] and round to the 256 levels of an 8-bit file."""
+    return (x.clamp(0, 1) * 255).round() / 255
+
+
+def sr_bicubic(x: Tensor, scale: int = 4) -> Tensor:
+    """Downscale as MATLAB's ``imresize`` (bicubic a = -0.5, antialiased, symmetric borders), BasicSR's and I2SB's operator.
+
+    Args:
+        x: H and W multiples of ``scale``.
+        scale: factor.
+
+    Returns:
+        (..., H/scale, W/scale), not clamped: bicubic overshoots.
+    """
+    _check_scale(x, scale)
+    batch = _with_batch(x)
+    pad = 2 * scale
+    rows = _symmetric_index(batch.shape[-2], pad).to(x.device)
+    columns = _symmetric_index(batch.shape[-1], pad).to(x.device)
+    padded = batch[:, :, rows][:, :, :, columns]
+    small = F.interpolate(padded, scale_factor=1 / scale, mode='bicubic', antialias=True)[..., 2:-2, 2:-2]
+    return small.reshape(*x.shape[:-2], *small.shape[-2:])
+
+
+def _symmetric_index(size: int, pad: int) -> Tensor:
+    """Indices of a signal padded by reflection that repeats the edge sample: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ..."""
+    folded = torch.arange(-pad, size + pad) % (2 * size)
+    return torch.where(folded < size, folded, 2 * size - 1 - folded)
+
+
+def sr_pool(x: Tensor, scale: int = 4) -> Tensor:
+    """Downscale by the mean over ``scale`` x ``scale`` blocks (I2SB's ``sr4x-pool``, OpenCV's INTER_AREA)."""
+    _check_scale(x, scale)
+    small = F.avg_pool2d(_with_batch(x), scale)
+    return small.reshape(*x.shape[:-2], *small.shape[-2:])
+
+
+def _check_quality(quality: int) -> None:
+    if not isinstance(quality, (int, np.integer)) or not 1 <= quality <= 100:
+        raise ValueError(f'JPEG quality must be an integer in 1..100, got {quality!r}.')
+
+
+def jpeg_libjpeg(x: Tensor, quality: int) -> Tensor:
+    """Compress with the real codec (libjpeg through OpenCV, 4:2:0 chroma) and decode again; 8-bit on both sides.
+
+    Args:
+        x: 3 channels; clamped and rounded to 8 bits first.
+        quality: 1..100.
+    """
+    _check_quality(quality)
+    out = []
+    for image in _with_batch(x):
+        bgr = (quantize_uint8(image) * 255).round().byte().permute(1, 2, 0).numpy(force=True)[:, :, ::-1]
+        _, code = cv2.imencode('.jpg', np.ascontiguousarray(bgr), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
+        out.append(torch.from_numpy(cv2.imdecode(code, cv2.IMREAD_COLOR)[:, :, ::-1].copy()).permute(2, 0, 1))
+    return (torch.stack(out).to(x.device, x.dtype) / 255).reshape(x.shape)
+
+
+def quantisation_table(table: Tensor, quality: int) -> Tensor:
+    """Scale a table of quality 50 as libjpeg does: s = 5000/q below 50, else 200 - 2q; floor((s T + 50)/100) in 1..255.
+
+    5000/q is not truncated, as in I2SB; equal to libjpeg's at the qualities 5 and 10 of the paper.
+    """
+    factor = 5000 / quality if quality < 50 else 200 - 2 * quality
+    return ((factor * table + 50) / 100).floor().clamp(1, 255)
+
+
+def jpeg_i2sb(x: Tensor, quality: int) -> Tensor:
+    """Apply I2SB's JPEG operator, which its published checkpoints were trained on.
+
+    Chroma is decimated (every second pixel, no averaging) and repeated, nothing is rounded to 8 bits or clamped, so the result leaves [0, 1].
+    The original works in [-1, 1]; this is the same map in units of [0, 1].
+
+    Args:
+        x: 3 channels, H and W multiples of 16.
+        quality: 1..100.
+
+    Raises:
+        ValueError: sizes that are not multiples of 16.
+    """
+    _check_quality(quality)
+    if x.shape[-2] % 16 or x.shape[-1] % 16:
+        raise ValueError(f"codec 'i2sb' needs height and width in multiples of 16, got {tuple(x.shape[-2:])}.")
+    ycc = torch.einsum('dc,bchw->bdhw', RGB_TO_YCC.to(x.device), _with_batch(x).double() * 255)
+    luma = _through_dct(ycc[:, :1], quantisation_table(LUMA_TABLE, quality).to(x.device))
+    # chroma is stored with an offset of 128, which the level shift of the DCT takes away again
+    chroma = _through_dct(ycc[:, 1:, ::2, ::2] + 128, quantisation_table(CHROMA_TABLE, quality).to(x.device)) - 128
+    chroma = chroma.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    rgb = torch.einsum('dc,bchw->bdhw', YCC_TO_RGB.to(x.device), torch.cat([luma, chroma], dim=1))
+    return (rgb / 255).to(x.dtype).reshape(x.shape)
+
+
+def _through_dct(plane: Tensor, table: Tensor) -> Tensor:
+    """Quantise the 8x8 block DCT of planes (B, C, H, W) in 0..255 by a table (8, 8)."""
+    k = torch.arange(8, dtype=torch.float64, device=plane.device)
+    basis = torch.cos(torch.pi * (2 * k[None] + 1) * k[:, None] / 16) / 2
+    basis[0] /= 2**0.5
+    height, width = plane.shape[-2:]
+    blocks = (plane - 128).unflatten(-1, (width // 8, 8)).unflatten(-3, (height // 8, 8)).transpose(-2, -3)
+    coefficients = basis @ blocks @ basis.T
+    decoded = basis.T @ ((coefficients / table).round() * table) @ basis
+    return decoded.transpose(-2, -3).flatten(-4, -3).flatten(-2, -1) + 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRDegradation:
+    """Super-resolution input: ``kernel`` bicubic or pool, then 8-bit rounding unless ``quantize`` is false (I2SB does not round)."""
+
+    scale: int = 4
+    kernel: str = 'bicubic'
+    quantize: bool = True
+    size_multiple = property(lambda self: self.scale)
+
+    KERNELS = {'bicubic': sr_bicubic, 'pool': sr_pool}
+
+    def __post_init__(self):
+        if self.kernel not in self.KERNELS:
+            raise ValueError(f'degradation.kernel must be one of {tuple(self.KERNELS)}, got {self.kernel!r}.')
+        if not isinstance(self.scale, int) or self.scale < 1:
+            raise ValueError(f'degradation.scale must be a positive integer, got {self.scale!r}.')
+
+    def __call__(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """Degrade ``x``; draws nothing from ``rng``."""
+        lq = self.KERNELS[self.kernel](x, self.scale)
+        return quantize_uint8(lq) if self.quantize else lq
+
+
+@dataclass(frozen=True, kw_only=True)
+class JPEGDegradation:
+    """JPEG at a ``quality``, or at one drawn uniformly from [lowest, highest]; the ``codec`` must be named (libjpeg or i2sb)."""
+
+    codec: str
+    quality: int | tuple[int, int]
+    scale = 1
+
+    CODECS = {'libjpeg': jpeg_libjpeg, 'i2sb': jpeg_i2sb}
+
+    @property
+    def size_multiple(self) -> int:
+        """Sizes that the operator accepts."""
+        return 16 if self.codec == 'i2sb' else 1
+
+    def __post_init__(self):
+        if self.codec not in self.CODECS:
+            raise ValueError(f'degradation.codec must be one of {tuple(self.CODECS)}, got {self.codec!r}.')
+        for quality in self._range():
+            _check_quality(quality)
+
+    def _range(self) -> tuple[int, int]:
+        return (self.quality, self.quality) if isinstance(self.quality, int) else tuple(self.quality)
+
+    def __call__(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """Degrade ``x``; draws the quality from ``rng`` if it is a range."""
+        lowest, highest = self._range()
+        quality = lowest if lowest == highest else int(rng.integers(lowest, highest, endpoint=True))
+        return self.CODECS[self.codec](x, quality)
+
+
+DEGRADATIONS = {'sr': SRDegradation, 'jpeg': JPEGDegradation}
+
+
+def build_degradation(options: dict[str, Any]) -> SRDegradation | JPEGDegradation:
+    """Build a degradation from a ``degradation`` block: ``{type: sr | jpeg, ...}``.
+
+    Raises:
+        ValueError: unknown type or key (with the nearest one), a missing key, or a value out of range.
+    """
+    options = dict(options)
+    kind = options.pop('type', None)
+    if kind not in DEGRADATIONS:
+        raise ValueError(f'degradation.type must be one of {tuple(DEGRADATIONS)}, got {kind!r}.')
+    allowed = [field.name for field in fields(DEGRADATIONS[kind])]
+    for key in options:
+        if key not in allowed:
+            nearest = get_close_matches(key, allowed, 1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else ''
+            raise ValueError(f"Unknown key 'degradation.{key}'.{hint} Allowed: {', '.join(allowed)}.")
+    missing = [name for name in ('codec', 'quality') if name in allowed and name not in options]
+    if missing:
+        raise ValueError(f'degradation (type {kind}) needs {" and ".join(missing)}.')
+    return DEGRADATIONS[kind](**options)

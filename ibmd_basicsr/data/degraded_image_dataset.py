@@ -1,0 +1,197 @@
+"""DegradedImageDataset: photographs degraded on the fly, or corrupted photographs alone."""
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from basicsr.utils import FileClient, scandir
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ibmd_basicsr.data.degradations import build_degradation
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import check_keys
+from ibmd_basicsr.utils.seeding import derive_seed
+
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
+
+
+@DATASET_REGISTRY.register()
+class DegradedImageDataset(Dataset):
+    """Yields ``lq`` (and ``gt``) as float32 (3, H, W), RGB, [0, 1], with ``lq_path`` (and ``gt_path``).
+
+    Two modes:
+
+    * ``dataroot_gt`` and ``degradation``: clean photographs, degraded here. With ``return_gt: false`` only ``lq`` leaves the dataset.
+    * ``dataroot_lq`` alone: corrupted photographs; no clean image need exist. This is all that distillation reads.
+
+    Ready-made pairs are the business of BasicSR's ``PairedImageDataset``.
+
+    In phase ``train`` a random crop is taken (``gt_size``), flipped and rotated; every choice is keyed by (``manual_seed``, draw number), so it depends
+    neither on the number of workers nor on a restart. In phase ``val``/``test`` the whole image is returned, cut at the right and bottom to what
+    the degradation accepts.
+
+    Options (``datasets.<phase>`` block; others belong to BasicSR's loader):
+        dataroot_gt, dataroot_lq: folder, or ``.lmdb`` with ``io_backend: {type: lmdb}``.
+        io_backend: ``{type: disk | lmdb}``, default disk.
+        meta_info_file: text file with one image name a line (first word); default: all images of the folder, recursively.
+        filename_tmpl: name pattern without ending applied to the names of ``meta_info_file``, default ``{}``.
+        degradation: see :func:`~ibmd_basicsr.data.degradations.build_degradation`.
+        scale: enlargement; from the host. Used in mode ``dataroot_lq``.
+        gt_size: side of the clean crop in pixels (train).
+        crop_multiple: corners of crops lie on multiples of this; 16 keeps the block grid of JPEG files. Default 1.
+        detail_crops: draw so many crops and keep the one with the largest gradient energy; default 1.
+        use_hflip, use_rot: augment (train).
+        return_gt: hand out ``gt``; default true where there is one.
+        cache: keep the decoded photographs in memory (8 bits), for small sets.
+
+    Raises:
+        OptionError: an option that is unknown or does not fit; FileNotFoundError, ValueError: missing or unusable images.
+    """
+
+    OPTIONS = frozenset({
+        'dataroot_gt', 'dataroot_lq', 'io_backend', 'meta_info_file', 'filename_tmpl', 'degradation', 'gt_size', 'crop_multiple',
+        'detail_crops', 'use_hflip', 'use_rot', 'return_gt', 'cache',
+        # host and loader
+        'name', 'type', 'phase', 'scale', 'manual_seed', 'start_iter', 'num_worker_per_gpu', 'batch_size_per_gpu',
+        'dataset_enlarge_ratio', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers'
+    })
+
+    def __init__(self, opt: dict):
+        self.opt = opt
+        block = f'datasets.{opt.get("name", opt.get("phase", ""))}'
+        check_keys(block, opt, self.OPTIONS)
+        self.train = opt.get('phase', 'train') == 'train'
+        self.manual_seed = opt.get('manual_seed') or 0
+        self.from_lq = opt.get('dataroot_lq') is not None
+        if self.from_lq == (opt.get('dataroot_gt') is not None):
+            raise OptionError(f'{block}: give either dataroot_gt (with degradation) or dataroot_lq, not both or neither; ready-made '
+                              f'pairs are read by type PairedImageDataset.')
+        if self.from_lq == (opt.get('degradation') is not None):
+            raise OptionError(f'{block}: degradation belongs to dataroot_gt, and is needed there.')
+        self.degradation = None if self.from_lq else build_degradation(opt['degradation'])
+        self.scale = opt.get('scale', 1) if self.from_lq else self.degradation.scale
+        if opt.get('scale', self.scale) != self.scale:
+            raise OptionError(f'{block}: the degradation reduces by {self.scale}, but the option file says scale: {opt["scale"]}.')
+        self.return_gt = opt.get('return_gt', not self.from_lq)
+        if self.return_gt and self.from_lq:
+            raise OptionError(f'{block}: return_gt: true needs dataroot_gt.')
+        if self.train:
+            self.crop_size = self._crop_size(block)
+        self.root = Path(opt['dataroot_lq'] if self.from_lq else opt['dataroot_gt'])
+        backend = dict(opt.get('io_backend') or {'type': 'disk'})
+        self.backend = backend.get('type')
+        if self.backend not in ('disk', 'lmdb'):
+            raise OptionError(f"{block}.io_backend.type must be 'disk' or 'lmdb', got {self.backend!r}.")
+        self.keys = self._find_images(opt)
+        self._cache: dict[int, np.ndarray] = {}
+
+    def _crop_size(self, block: str) -> int:
+        """Side of the crop in pixels of the file that is read."""
+        size = self.opt.get('gt_size')
+        multiple = self.scale if self.from_lq else self.degradation.size_multiple
+        if not isinstance(size, int) or size < 1 or size % multiple:
+            raise OptionError(f'{block}.gt_size must be a positive multiple of {multiple}, got {size!r}.')
+        return size // self.scale if self.from_lq else size
+
+    def _find_images(self, opt: dict) -> list[str]:
+        """Return the images' keys: paths relative to the folder, or LMDB keys."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(f'{self.root}: no such image {"LMDB" if self.backend == "lmdb" else "folder"}.')
+        if self.backend == 'lmdb':
+            listing = self.root / 'meta_info.txt'
+            if not listing.is_file():
+                raise FileNotFoundError(f'{self.root}: not an LMDB of BasicSR (meta_info.txt is missing).')
+            keys = [line.split('.')[0] for line in listing.read_text().splitlines() if line.strip()]
+        elif opt.get('meta_info_file') is not None:
+            lines = Path(opt['meta_info_file']).read_text().splitlines()
+            pattern = opt.get('filename_tmpl') or '{}'
+            names = [Path(line.split(' ')[0]) for line in lines if line.strip()]
+            keys = [str(name.with_name(pattern.format(name.stem) + name.suffix)) for name in names]
+        else:
+            keys = sorted(name for name in scandir(str(self.root), recursive=True) if name.lower().endswith(EXTENSIONS))
+        if not keys:
+            raise FileNotFoundError(f'{self.root}: holds no image ({", ".join(EXTENSIONS)}).')
+        return keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        rng = np.random.default_rng(derive_seed('data', self.manual_seed, getattr(index, 'number', int(index))))
+        path = str(self.root / self.keys[index])
+        image = self._read(int(index), path)  # HWC, RGB, uint8
+        if self.train:
+            image = self._augment(self._crop(image, rng, path), rng)
+        else:
+            multiple = 1 if self.from_lq else self.degradation.size_multiple
+            height, width = (side - side % multiple for side in image.shape[:2])
+            if not (height and width):
+                raise ValueError(f'{path}: {image.shape[1]}x{image.shape[0]} is smaller than {multiple} pixels, the least that is needed.')
+            image = image[:height, :width]
+        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
+        if self.from_lq:
+            return {'lq': x, 'lq_path': path}
+        sample = {'lq': self.degradation(x, rng), 'lq_path': path}
+        return sample | {'gt': x, 'gt_path': path} if self.return_gt else sample
+
+    def _read(self, index: int, path: str) -> np.ndarray:
+        """Return the decoded image (H, W, 3), RGB, uint8.
+
+        Raises:
+            ValueError: the file is not an image or is damaged.
+        """
+        if index in self._cache:
+            return self._cache[index]
+        if self.backend == 'lmdb':
+            content = _lmdb_client(os.getpid(), str(self.root)).get(self.keys[index], 'images')
+        else:
+            content = Path(path).read_bytes()
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        if image is None:
+            raise ValueError(f'{path}: cannot be decoded as an image.')
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        if self.opt.get('cache', False):
+            self._cache[index] = image
+        return image
+
+    def _crop(self, image: np.ndarray, rng: np.random.Generator, path: str) -> np.ndarray:
+        """Draw a crop; of several candidates, the one with the most detail."""
+        size, multiple = self.crop_size, self.opt.get('crop_multiple', 1)
+        height, width = image.shape[:2]
+        if height < size or width < size:
+            raise ValueError(f'{path}: {width}x{height} is smaller than the crop of {size} pixels.')
+        candidates = []
+        for _ in range(self.opt.get('detail_crops', 1)):
+            top, left = (int(rng.integers((side - size) // multiple + 1)) * multiple for side in (height, width))
+            candidates.append(image[top:top + size, left:left + size])
+        return max(candidates, key=gradient_energy) if len(candidates) > 1 else candidates[0]
+
+    def _augment(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Flip and rotate by 90 degrees, each with probability 1/2 (BasicSR's ``augment`` with an explicit generator)."""
+        hflip, vflip, transpose = rng.random(3) < 0.5
+        if self.opt.get('use_hflip', False) and hflip:
+            image = image[:, ::-1]
+        if self.opt.get('use_rot', False):
+            if vflip:
+                image = image[::-1]
+            if transpose:
+                image = image.transpose(1, 0, 2)
+        return image
+
+
+def gradient_energy(image: np.ndarray) -> float:
+    """Return the mean squared difference of neighbouring pixels of an image (H, W, 3), uint8."""
+    values = image.astype(np.float32)
+    return float(np.square(np.diff(values, axis=0)).mean() + np.square(np.diff(values, axis=1)).mean())
+
+
+@lru_cache(maxsize=None)
+def _lmdb_client(process_id: int, path: str) -> FileClient:
+    """Open an LMDB once per process: LMDB refuses a second opening, and an environment must not cross a fork."""
+    return FileClient('lmdb', db_paths=[path], client_keys=['images'])
