@@ -1,0 +1,286 @@
+"""BridgeModel: training and testing of a diffusion-bridge teacher inside BasicSR's loop."""
+from __future__ import annotations
+
+import random
+import warnings
+from collections import OrderedDict
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks and losses)
+import ibmd_basicsr.losses  # noqa: F401
+from ibmd_basicsr.bridges import TIME_WEIGHTS, build_bridge, interpolate, uniform_steps
+from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_strictly, save_atomically
+from ibmd_basicsr.data.iteration_sampler import IterationSampler
+from ibmd_basicsr.restorer import Restorer, SamplerOptions
+from ibmd_basicsr.utils.endpoints import gt_to_x_0, lq_to_x_T
+from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
+from ibmd_basicsr.utils.seeding import PerImageNoise
+from ibmd_basicsr.version import __version__
+
+OPTIMIZERS = ('Adam', 'AdamW', 'RAdam', 'SGD')
+
+
+def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype | None:
+    """Return the dtype of ``train.amp``: ``bf16``, ``auto`` (bf16 where the device computes it natively) or nothing (float32).
+
+    Raises:
+        OptionError: another value.
+    """
+    if not amp:
+        return None
+    if amp not in ('bf16', 'auto'):
+        raise OptionError(f"train.amp must be 'bf16', 'auto' or false, got {amp!r}.")
+    if amp == 'auto':
+        native = (torch.cuda.is_bf16_supported(including_emulation=False) if device.type == 'cuda'
+                  else torch.cpu._is_avx512_bf16_supported())
+        return torch.bfloat16 if native else None
+    return torch.bfloat16
+
+
+@MODEL_REGISTRY.register()
+class BridgeModel(SRModel):
+    """Trains ``net_g`` to estimate the clean image from bridge samples (bridge matching), and tests it with a sampler.
+
+    Reads the option blocks ``bridge``, ``network_g``, ``train`` (``bridge_opt``, ``optim_g``, ``grad_clip``, ``ema_decay``, ``amp``) and
+    ``val.sampler``. All noise is drawn from one generator per sample, keyed by (manual_seed, iteration, place in the global batch): a
+    resumed run repeats the unbroken one, and N ranks see the noise that one process with N times the batch would see.
+    """
+
+    def __init__(self, opt: dict):
+        self.bridge = build_bridge(**opt['bridge'])
+        super().__init__(opt)
+
+    # ------------------------------------------------------------------ set-up
+    def init_training_settings(self) -> None:
+        """Build the EMA network, losses, optimisers and schedulers (host hook, called by the constructor)."""
+        self.net_g.train()
+        train_opt = self.opt['train']
+        self.grad_clip = train_opt.get('grad_clip')
+        self.autocast_dtype = autocast_dtype(train_opt.get('amp'), self.device)
+        self._build_ema()
+        self._build_losses()
+        self.setup_optimizers()
+        self.setup_schedulers()
+        self._terms: dict[str, Tensor] = OrderedDict()
+
+    def _build_ema(self) -> None:
+        self.ema_decay = self.opt['train'].get('ema_decay', 0)
+        if not 0 <= self.ema_decay < 1:
+            raise OptionError(f'train.ema_decay must lie in [0, 1), got {self.ema_decay}.')
+        if self.ema_decay == 0:
+            return
+        self.net_g_ema = build_network(deepcopy(self.opt['network_g'])).to(self.device).requires_grad_(False).eval()
+        self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())
+        path = self.opt['path'].get('pretrain_network_g')
+        if path is not None and 'params_ema' in load_file(path):
+            load_strictly(self.net_g_ema, load_params(path, 'params_ema'), str(path))
+
+    def _build_losses(self) -> None:
+        self.cri_bridge = build_loss(deepcopy(self.opt['train']['bridge_opt'])).to(self.device)
+        self.bridge_weight = self._time_weight('bridge_opt', self.cri_bridge)
+
+    def _time_weight(self, block: str, loss: nn.Module):
+        if loss.time_weight not in TIME_WEIGHTS:
+            raise OptionError(f'train.{block}.time_weight must be one of {tuple(TIME_WEIGHTS)}, got {loss.time_weight!r}.')
+        return TIME_WEIGHTS[loss.time_weight]
+
+    def setup_optimizers(self) -> None:
+        """Build the optimiser of ``net_g`` from ``train.optim_g``."""
+        self.optimizer_g = self._build_optimizer('optim_g', self.net_g)
+        self.optimizers.append(self.optimizer_g)
+
+    def _build_optimizer(self, block: str, net: nn.Module) -> torch.optim.Optimizer:
+        options = dict(self.opt['train'][block])
+        return self.get_optimizer(options.pop('type'), list(net.parameters()), **options)
+
+    def get_optimizer(self, optim_type: str, params: list, lr: float, **kwargs) -> torch.optim.Optimizer:
+        """Build a torch optimiser by name (the host's 1.4.2 release knows Adam alone).
+
+        Raises:
+            OptionError: a type that is not offered.
+        """
+        if optim_type not in OPTIMIZERS:
+            raise OptionError(f'Optimizer type must be one of {OPTIMIZERS}, got {optim_type!r}.')
+        return getattr(torch.optim, optim_type)(params, lr, **kwargs)
+
+    def setup_schedulers(self) -> None:
+        """Build one scheduler per optimiser: the host's types, or ``StepLR`` (I2SB: 0.99 every 1000).
+
+        All of them count host iterations, also those in which their optimiser rests. The host pops from the options it reads, so it
+        gets a copy.
+        """
+        options = dict(self.opt['train']['scheduler'])
+        if options.pop('type') == 'StepLR':
+            self.schedulers += [torch.optim.lr_scheduler.StepLR(optimizer, **options) for optimizer in self.optimizers]
+            return
+        shared, self.opt['train']['scheduler'] = self.opt['train']['scheduler'], deepcopy(self.opt['train']['scheduler'])
+        try:
+            super().setup_schedulers()
+        finally:
+            self.opt['train']['scheduler'] = shared
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Step the schedulers (host hook, before the optimiser's step)."""
+        with warnings.catch_warnings():
+            # an optimiser whose turn has not come yet is no mistake here
+            warnings.filterwarnings('ignore', message='Detected call of `lr_scheduler.step')
+            super().update_learning_rate(current_iter, warmup_iter=warmup_iter)
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Move to the device and wrap for several processes; unlike the host's, also on CPUs (gloo)."""
+        net = net.to(self.device)
+        if self.opt['dist']:
+            device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
+            return DistributedDataParallel(net, device_ids=device_ids,
+                                           find_unused_parameters=self.opt.get('find_unused_parameters', False))
+        return DataParallel(net) if self.opt['num_gpu'] > 1 else net
+
+    def print_network(self, net: nn.Module) -> None:
+        """Log the network's name and size in one line (the host prints every layer)."""
+        bare = self.get_bare_model(net)
+        get_root_logger().info(f'Network: {type(bare).__name__}, with parameters: {sum(p.numel() for p in bare.parameters()):,d}')
+
+    def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params') -> None:
+        """Load weights strictly and safely; a key that is missing is an error, never replaced by another.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or does not fit.
+            OptionError: ``strict`` is false.
+        """
+        if not strict:
+            raise OptionError('path.strict_load_*: false is not supported: weights either fit or are refused.')
+        load_strictly(self.get_bare_model(net), load_params(load_path, param_key), str(load_path))
+        get_root_logger().info(f'Loaded {type(self.get_bare_model(net)).__name__} from {load_path} [{param_key}].')
+
+    # ---------------------------------------------------------------- training
+    def feed_data(self, data: dict) -> None:
+        """Take a batch: the border from the host's images to the bridge's (utils/endpoints.py)."""
+        self.lq = data['lq'].to(self.device, non_blocking=True)
+        self.names = [Path(path).stem for path in data['lq_path']]
+        self.x_T = lq_to_x_T(self.lq, self.opt['scale'])
+        if 'gt' in data:
+            self.gt = data['gt'].to(self.device, non_blocking=True)
+            self.x_0 = gt_to_x_0(self.gt)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One step of bridge matching: x_t ~ q(x_t | x_0, x_T), regress x_0."""
+        noise = self._training_noise(current_iter)
+        t = uniform_steps(noise.rand(self.device), n_timestep=self.bridge.schedule.n_timestep)
+        loss = self._bridge_matching(self.net_g, self.x_0, t, noise)
+        grad_norm = self._step(self.net_g, self.optimizer_g, loss, 'l_bridge', current_iter)
+        self._terms.update(l_bridge=loss.detach(), grad_g=grad_norm)
+        if self.ema_decay > 0:
+            self.model_ema(self.ema_decay)
+
+    def _training_noise(self, current_iter: int) -> PerImageNoise:
+        return PerImageNoise.for_training(self.opt['manual_seed'], current_iter, batch=len(self.x_T), rank=self.opt['rank'],
+                                          world_size=self.opt['world_size'], device=self.device)
+
+    def _bridge_matching(self, net: nn.Module, x_0: Tensor, t: Tensor, noise: PerImageNoise) -> Tensor:
+        """Return the bridge-matching loss of ``net`` on clean images ``x_0`` and the batch's x_T."""
+        x_t = interpolate(self.bridge.schedule.coefficients(t), x_0, self.x_T, noise.randn_like(x_0))
+        x0_hat = self._denoise(net, x_t, t)
+        return self.cri_bridge(x0_hat, x_0, self.bridge_weight(self.bridge.schedule.sigma(t)).to(x_0.dtype))
+
+    def _denoise(self, net: nn.Module, x_t: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+        with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
+            return self.bridge.denoiser(net)(x_t, t, self.x_T, z)
+
+    def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, label: str, current_iter: int) -> Tensor:
+        """Backward, clip, check, step; return the gradient norm before clipping.
+
+        Raises:
+            NonFiniteError: the loss or a gradient is not finite. The parameters are left as they were.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip or float('inf'))
+        # after the all-reduce every rank sees the same norm, so all ranks stop together
+        if not torch.isfinite(grad_norm + loss.detach()):
+            raise NonFiniteError(
+                f'{label} is {loss.item():.6g} with gradient norm {grad_norm.item():.6g} at iteration {current_iter}: training '
+                f'stopped before this step. Saved states are intact; lower train.optim_*.lr or set train.grad_clip, then --auto_resume.')
+        optimizer.step()
+        return grad_norm.detach()
+
+    @torch.no_grad()
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move ``net_g_ema`` towards ``net_g``: parameters by the decay, buffers (which the host forgets) by copy."""
+        source, target = self.get_bare_model(self.net_g), self.net_g_ema
+        torch._foreach_lerp_(list(target.parameters()), [p.detach() for p in source.parameters()], 1 - decay)
+        for ours, theirs in zip(target.buffers(), source.buffers(), strict=True):
+            ours.copy_(theirs)
+
+    def get_current_log(self) -> dict[str, float]:
+        """Return the latest value of every logged term, averaged over ranks (called by the host every ``print_freq``)."""
+        return self.reduce_loss_dict(OrderedDict((name, value.detach().float()) for name, value in self._terms.items()))
+
+    # -------------------------------------------------------------------- test
+    def test(self) -> None:
+        """Restore the fed batch with the EMA network (if there is one) and ``val.sampler``."""
+        net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
+        restorer = Restorer(net=net, bridge=self.bridge, sampler=SamplerOptions(**(self.opt['val'].get('sampler') or {})),
+                            scale=self.opt['scale'])
+        self.output = restorer(self.lq, PerImageNoise.for_images(self.opt.get('manual_seed') or 0, self.names))
+
+    # ------------------------------------------------------------ save, resume
+    def save_network(self, net, net_label: str, current_iter: int, param_key='params') -> None:
+        """Write ``models/<label>_<iter>.pth`` atomically, on rank 0. Arguments as in the host's method."""
+        if self.opt['rank'] != 0:
+            return
+        nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
+        content = {key: {name: value.detach().cpu() for name, value in self.get_bare_model(one).state_dict().items()}
+                   for one, key in zip(nets, keys, strict=True)}
+        iteration = 'latest' if current_iter == -1 else current_iter
+        save_atomically(content, Path(self.opt['path']['models']) / f'{net_label}_{iteration}.pth')
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Write ``training_states/<iter>.state`` atomically, after the networks: optimisers, schedulers, RNG of every rank."""
+        if current_iter == -1:
+            return
+        rng = [rng_state()]
+        if self.opt['dist']:
+            rng = [None] * self.opt['world_size']
+            torch.distributed.all_gather_object(rng, rng_state())
+        if self.opt['rank'] != 0:
+            return
+        state = {'epoch': epoch, 'iter': current_iter, 'optimizers': [o.state_dict() for o in self.optimizers],
+                 'schedulers': [s.state_dict() for s in self.schedulers], 'rng': rng, 'version': __version__}
+        save_atomically(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
+
+    def resume_training(self, resume_state: dict) -> None:
+        """Restore optimisers, schedulers and the RNG of this rank. The networks were loaded by the constructor."""
+        super().resume_training(resume_state)
+        rng = resume_state.get('rng', [])
+        if self.opt['rank'] < len(rng):
+            IterationSampler.before_first_draw = partial(set_rng_state, rng[self.opt['rank']])
+        else:
+            get_root_logger().warning('The state holds no random state for this rank: datasets of BasicSR that draw from the global '
+                                      'generators will not repeat the unbroken run.')
+
+
+def rng_state() -> dict:
+    """Return the state of the global generators (python, numpy, torch CPU) in types that a safe ``torch.load`` reads."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {'python': random.getstate(), 'numpy': (name, keys.tolist(), int(position), int(has_gauss), float(cached)),
+            'torch': torch.get_rng_state()}
+
+
+def set_rng_state(state: dict) -> None:
+    """Restore what :func:`rng_state` returned."""
+    version, internal, gauss = state['python']
+    random.setstate((version, tuple(internal), gauss))
+    np.random.set_state(tuple(state['numpy']))
+    torch.set_rng_state(state['torch'])

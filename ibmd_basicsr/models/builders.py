@@ -1,0 +1,53 @@
+"""From option blocks to built objects: networks with weights, and restorers."""
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from basicsr.archs import build_network
+from torch import nn
+
+import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks)
+from ibmd_basicsr.bridges import build_bridge
+from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
+from ibmd_basicsr.restorer import Restorer, SamplerOptions
+
+
+def build_frozen_network(options: dict[str, Any], weights: str, param_key: str, device: torch.device) -> nn.Module:
+    """Build a network, load its weights strictly and freeze it: eval mode, no parameter gradients.
+
+    Gradients to its *inputs* still flow, which inverse bridge matching needs.
+
+    Args:
+        options: a ``network`` block, ``{type: ADMUNet, ...}``.
+        weights: BasicSR checkpoint.
+        param_key: ``params`` or ``params_ema``.
+        device: where the network shall live.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or does not fit.
+    """
+    net = build_network(deepcopy(options))
+    load_strictly(net, load_params(weights, param_key), str(weights))
+    return net.to(device).eval().requires_grad_(False)
+
+
+def build_restorer(*, network: dict[str, Any], bridge: dict[str, Any], weights: str, param_key: str = 'params_ema',
+                   sampler: dict[str, Any] | None = None, scale: int = 1, device: torch.device | str = 'cpu') -> Restorer:
+    """Build a :class:`~ibmd_basicsr.restorer.Restorer` from option blocks.
+
+    Args:
+        network: ``network_g`` block.
+        bridge: ``bridge`` block.
+        weights: BasicSR checkpoint.
+        param_key: which weights of the file.
+        sampler: ``sampler`` block; default one step.
+        scale: enlargement of the input.
+        device: where to run.
+
+    Raises:
+        CheckpointError, ValueError, TypeError: see the parts.
+    """
+    net = build_frozen_network(network, weights, param_key, torch.device(device))
+    return Restorer(net=net, bridge=build_bridge(**bridge), sampler=SamplerOptions(**(sampler or {})), scale=scale)

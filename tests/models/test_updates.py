@@ -1,0 +1,171 @@
+"""Who moves in which update, what the updates compute, what is saved, what a bad value says."""
+import copy
+
+import pytest
+import torch
+from tiny import options
+
+import ibmd_basicsr.losses  # noqa: F401
+import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
+from basicsr.models import build_model  # isort: skip
+from ibmd_basicsr.bridges import interpolate, uniform_steps
+from ibmd_basicsr.checkpoints.state_dict import load_file
+from ibmd_basicsr.utils.errors import NonFiniteError
+from ibmd_basicsr.utils.seeding import PerImageNoise
+
+
+def build(root, model, **changes):
+    """Build a model as BasicSR's pipeline does, without its folders."""
+    opt = options(root, model, **changes) | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1}
+    opt.setdefault('network_bridge', copy.deepcopy(opt.get('teacher', {}).get('network')))
+    opt['path'] |= {'models': str(root), 'training_states': str(root)}
+    return build_model(opt)
+
+
+def batch(count=2, size=8, gt=True, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    data = {'lq': torch.rand(count, 3, size // 2, size // 2, generator=g), 'lq_path': [f'{i}.png' for i in range(count)]}
+    return data | ({'gt': torch.rand(count, 3, 2 * size, 2 * size, generator=g)} if gt else {})
+
+
+def weights(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_each_update_moves_one_network_and_never_the_teacher(world):
+    model = build(world, 'IBMDModel')
+    nets = {'student': model.net_g, 'ema': model.net_g_ema, 'bridge': model.net_bridge, 'teacher': model.teacher}
+    moved = []
+    for iteration in range(1, 7):
+        before = {name: weights(net) for name, net in nets.items()}
+        model.feed_data(batch(gt=False, seed=iteration))
+        model.optimize_parameters(iteration)
+        moved.append({name for name, net in nets.items() if not same(before[name], weights(net))})
+    assert moved == [{'bridge'}, {'bridge'}, {'student', 'ema'}] * 2
+    assert all(not p.requires_grad and p.grad is None for p in model.teacher.parameters())
+
+
+def test_ema_is_the_stated_average(world):
+    model = build(world, 'BridgeModel')
+    model.feed_data(batch())
+    start = weights(model.net_g_ema)
+    model.optimize_parameters(1)
+    for name, value in model.net_g.state_dict().items():
+        torch.testing.assert_close(model.net_g_ema.state_dict()[name], 0.9 * start[name] + 0.1 * value)
+
+
+def test_student_and_bridge_start_as_the_teacher(world):
+    model = build(world, 'IBMDModel')
+    x, t = torch.randn(1, 3, 8, 8), torch.tensor([1000.0])
+    expected = model.teacher(x, t)
+    torch.testing.assert_close(model.net_bridge(x, t), expected)
+    torch.testing.assert_close(model.net_g(x, t, z=torch.randn(1, 3, 8, 8)), expected)
+    assert expected.abs().max() > 0
+
+
+@pytest.mark.parametrize('gradient', ['full', 'x0_only'])
+def test_student_gradient_equals_a_plain_recomputation(world, gradient):
+    """The gradient of the first student weight, written out once more from the objective |r - x_0|^2 - |f - x_0|^2."""
+    model = build(world, 'IBMDModel', train__ibmd_opt={'type': 'InverseBridgeLoss', 'gradient': gradient})
+    with torch.no_grad():
+        for p in model.net_bridge.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    model.feed_data(batch(gt=False))
+    model._let_learn(True)
+    loss = model._student_loss(PerImageNoise.for_training(3, 3, batch=2))
+    got = torch.autograd.grad(loss, list(model.net_g.parameters()))
+
+    noise = PerImageNoise.for_training(3, 3, batch=2)
+    schedule, x_T = model.bridge.schedule, model.x_T
+    one = torch.ones(2, dtype=torch.float64)
+    x_0 = x_T - schedule.sigma(one).float() * model.net_g(x_T, schedule.network_time(one).float(), z=noise.randn_like(x_T))
+    t = uniform_steps(noise.rand(), n_timestep=1000, last=998)
+    x_t = interpolate(schedule.coefficients(t), x_0, x_T, noise.randn_like(x_0))
+    x_t = x_t if gradient == 'full' else x_t.detach()
+    r, f = (x_t - schedule.sigma(t).float() * net(x_t, schedule.network_time(t).float()) for net in (model.teacher, model.net_bridge))
+    plain = ((r - x_0)**2 - (f - x_0)**2).mean()
+    expected = torch.autograd.grad(plain, list(model.net_g.parameters()))
+    torch.testing.assert_close(loss, plain, rtol=1e-4, atol=1e-7)
+    assert max(g.abs().max() for g in expected) > 1e-6
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-7)
+
+
+def test_no_student_gradient_while_bridge_equals_teacher(world):
+    """At the start the two frozen networks are the same, so the objective and its gradient vanish."""
+    model = build(world, 'IBMDModel', train__bridge_updates_per_student=1)
+    model.feed_data(batch(gt=False))
+    model.optimize_parameters(2)  # the student's turn, before any bridge update
+    log = model.get_current_log()
+    assert abs(log['l_g']) < 1e-8 and log['grad_g'] < 1e-6
+    assert log['l_teacher_on_student'] == pytest.approx(log['l_fake_on_student'], rel=1e-5)
+
+
+def test_logs_name_every_term(world):
+    model = build(world, 'IBMDModel')
+    for iteration in (1, 2, 3):
+        model.feed_data(batch(gt=False))
+        model.optimize_parameters(iteration)
+    assert set(model.get_current_log()) == {'l_bridge', 'grad_bridge', 'l_g', 'grad_g', 'l_teacher_on_student', 'l_fake_on_student',
+                                            'd_teacher', 'd_fake'}
+
+
+def test_teacher_loss_is_the_published_regression(world):
+    """With ``inverse_variance`` the loss is the plain MSE of the raw output against (x_t - x_0)/sigma_t."""
+    model = build(world, 'BridgeModel')
+    model.feed_data(batch())
+    with torch.no_grad():
+        for p in model.net_g.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+        noise = PerImageNoise.for_training(3, 1, batch=2)
+        t = uniform_steps(noise.rand(), n_timestep=1000)
+        loss = model._bridge_matching(model.net_g, model.x_0, t, noise)
+        noise = PerImageNoise.for_training(3, 1, batch=2)
+        t = uniform_steps(noise.rand(), n_timestep=1000)
+        x_t = interpolate(model.bridge.schedule.coefficients(t), model.x_0, model.x_T, noise.randn_like(model.x_0))
+        raw = model.net_g(x_t, model.bridge.schedule.network_time(t).float())
+        expected = torch.nn.functional.mse_loss(raw, (x_t - model.x_0) / model.bridge.schedule.sigma(t).float())
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_teacher_is_in_no_file(world):
+    model = build(world, 'IBMDModel')
+    model.save(0, 3)
+    assert sorted(path.name for path in world.glob('*_3.pth')) == ['net_bridge_3.pth', 'net_g_3.pth']
+    assert set(load_file(world / 'net_g_3.pth')) == {'params', 'params_ema'}
+    assert set(load_file(world / '3.state')) == {'epoch', 'iter', 'optimizers', 'schedulers', 'rng', 'version'}
+    assert len(load_file(world / '3.state')['optimizers']) == 2
+    assert not list(world.glob('*.tmp'))
+
+
+def test_a_non_finite_loss_stops_before_the_step(world):
+    model = build(world, 'BridgeModel')
+    before = weights(model.net_g)
+    data = batch()
+    data['gt'][0, 0, 0, 0] = float('nan')
+    model.feed_data(data)
+    with pytest.raises(NonFiniteError, match='l_bridge is nan .* at iteration 7'):
+        model.optimize_parameters(7)
+    assert same(before, weights(model.net_g))
+
+
+def test_gradients_are_clipped(world):
+    model = build(world, 'BridgeModel', train__grad_clip=1e-3)
+    model.feed_data(batch())
+    model.optimize_parameters(1)
+    norm = torch.stack([p.grad.norm() for p in model.net_g.parameters()]).norm()
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3) and model.get_current_log()['grad_g'] > 2e-3
+
+
+def test_test_restores_odd_sizes_and_repeats_itself(world):
+    model = build(world, 'IBMDModel')
+    model.feed_data({'lq': torch.rand(1, 3, 7, 5), 'lq_path': ['a.png']})
+    model.test()
+    first = model.get_current_visuals()['result']
+    assert first.shape == (1, 3, 28, 20) and 0 <= first.min() and first.max() <= 1
+    model.test()
+    assert torch.equal(first, model.get_current_visuals()['result'])

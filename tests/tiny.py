@@ -1,0 +1,95 @@
+"""A tiny world for tests: generated photographs, a network of 8 channels, option dictionaries. Everything runs on a CPU in seconds."""
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+NETWORK = {'type': 'ADMUNet', 'in_channels': 3, 'model_channels': 8, 'channel_mult': [1, 2], 'num_res_blocks': 1,
+           'attention_resolutions': [2], 'num_head_channels': 8, 'patch_size': 2}
+
+
+def make_photos(folder: Path, count: int = 3, size: tuple[int, int] = (40, 48), seed: int = 0) -> Path:
+    """Write smooth random pictures with a few edges as PNG files; return the folder."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        picture = cv2.resize(rng.random((6, 6, 3)), size[::-1], interpolation=cv2.INTER_CUBIC)
+        picture[size[0] // 3:, :size[1] // 2] += 0.3 * rng.random(3)
+        cv2.imwrite(str(folder / f'photo_{i}.png'), (np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
+    return folder
+
+
+def options(root: Path, model: str = 'BridgeModel', **changes) -> dict:
+    """Return options of a tiny x4 run below ``root``; ``changes`` are ``block__key=value``."""
+    data = {'name': 'photos', 'type': 'DegradedImageDataset', 'dataroot_gt': str(root / 'photos'), 'io_backend': {'type': 'disk'},
+            'degradation': {'type': 'sr', 'scale': 4, 'kernel': 'bicubic'}}
+    optimizer = {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0}
+    opt = {
+        'name': 'tiny', 'model_type': model, 'scale': 4, 'num_gpu': 0, 'manual_seed': 3,
+        'bridge': {'type': 'I2SB', 'n_timestep': 1000, 'beta_max': 0.3},
+        'network_g': dict(NETWORK),
+        'datasets': {
+            'train': data | {'gt_size': 16, 'use_hflip': True, 'use_rot': True, 'num_worker_per_gpu': 0, 'batch_size_per_gpu': 2,
+                             'dataset_enlarge_ratio': 3, 'prefetch_mode': None},
+            'val': data | {'name': 'photos_val'}},
+        'path': {'resume_state': None},
+        'train': {'ema_decay': 0.9, 'grad_clip': 1.0, 'optim_g': optimizer, 'total_iter': 8,
+                  'scheduler': {'type': 'MultiStepLR', 'milestones': [5], 'gamma': 0.5},
+                  'bridge_opt': {'type': 'BridgeMatchingLoss'}},
+        'val': {'val_freq': 1000, 'save_img': False, 'sampler': {'type': 'ancestral', 'steps': 2},
+                'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4}}},
+        'logger': {'print_freq': 1, 'save_checkpoint_freq': 4, 'use_tb_logger': False},
+    }
+    if model == 'IBMDModel':
+        opt['teacher'] = {'network': dict(NETWORK), 'weights': str(root / 'teacher.pth'), 'param_key': 'params_ema'}
+        opt['network_g'] = NETWORK | {'noise_channels': 3}
+        opt['datasets']['train']['return_gt'] = False
+        opt['train'] |= {'optim_bridge': dict(optimizer), 'bridge_updates_per_student': 2, 'ibmd_opt': {'type': 'InverseBridgeLoss'}}
+        opt['val']['sampler'] = {'type': 'one_step'}
+    for path, value in changes.items():
+        *blocks, key = path.split('__')
+        block = opt
+        for name in blocks:
+            block = block[name]
+        block[key] = value
+    return copy.deepcopy(opt)
+
+
+def make_teacher(root: Path, seed: int = 0) -> None:
+    """Write ``teacher.pth``: the tiny network with random (not zero) weights, under ``params_ema`` alone."""
+    import torch
+
+    from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
+    generator = torch.Generator().manual_seed(seed)
+    net = ADMUNet(**{key: value for key, value in NETWORK.items() if key != 'type'})
+    params = {name: 0.05 * torch.randn(value.shape, generator=generator) + (value.ndim == 1 and 'norm' in name)
+              for name, value in net.state_dict().items()}
+    torch.save({'params_ema': params}, root / 'teacher.pth')
+
+
+def write(root: Path, opt: dict) -> Path:
+    """Write an option file; relative paths and outputs then start at ``root``."""
+    file = root / 'options' / f'{opt["name"]}.yml'
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(yaml.safe_dump(opt, sort_keys=False))
+    return file
+
+
+def command(*arguments, cwd: Path | None = None, processes: int = 1, module: str = 'train') -> subprocess.CompletedProcess:
+    """Run ``python -m ibmd_basicsr.<module>`` (under torchrun for several processes) with one thread a process."""
+    launch = [sys.executable, '-m']
+    extra = []
+    if processes > 1:
+        launch += ['torch.distributed.run', f'--nproc_per_node={processes}', '--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0', '-m']
+        extra = ['--launcher', 'pytorch']
+    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
+    return subprocess.run([*launch, f'ibmd_basicsr.{module}', *map(str, arguments), *extra], cwd=cwd or REPOSITORY, env=environment,
+                          capture_output=True, text=True, timeout=300)
