@@ -1,0 +1,11 @@
+"""Metrics. Importing this package registers every ``*_metric.py`` in BasicSR's ``METRIC_REGISTRY``."""
+import importlib
+from pathlib import Path
+
+import ibmd_basicsr.compat  # noqa: F401  (must precede any import of basicsr)
+
+for _file in sorted(Path(__file__).parent.glob('*_metric.py')):
+    importlib.import_module(f'{__name__}.{_file.stem}')
+
+BETTER = {'psnr': 'higher', 'ssim': 'higher', 'lpips': 'lower', 'niqe': 'lower', 'texture_distance': 'lower'}
+"""Which direction is better, by the name that follows ``calculate_``; BasicSR's own metrics included."""

@@ -1,0 +1,60 @@
+"""ResultStore: results that survive an interruption, one JSON line each, recognised by a fingerprint of what they came from."""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return a short digest of ``parts`` (anything JSON can hold), equal for equal parts on every machine."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path | str) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class ResultStore:
+    """Results by (row, image), appended to a file as soon as they are there.
+
+    The newest line of a (row, image) counts. A last line that an interruption cut off is ignored.
+
+    Args:
+        path: the ``.jsonl`` file; made with its folder when it is not there.
+        fresh: forget what the file holds.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False):
+        self.path = path
+        self._records: dict[tuple[str, str], dict[str, Any]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if fresh or not path.exists():
+            path.write_text('')
+        text = path.read_text(encoding='utf-8')
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            self._records[record['row'], record['image']] = record
+        if text and not text.endswith('\n'):
+            with path.open('a') as file:
+                file.write('\n')
+
+    def get(self, row: str, image: str, expected: str) -> dict[str, Any] | None:
+        """Return the result of (row, image) if it was made under the fingerprint ``expected``, else None."""
+        record = self._records.get((row, image))
+        return record if record and record['fingerprint'] == expected else None
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write a result: ``row``, ``image``, ``fingerprint`` and whatever was measured."""
+        with self.path.open('a', encoding='utf-8') as file:
+            file.write(json.dumps(record) + '\n')
+        self._records[record['row'], record['image']] = record

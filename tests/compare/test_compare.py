@@ -1,0 +1,208 @@
+"""The comparison from option file to table, with restorers whose results can be written down."""
+import csv
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from tiny import NETWORK, REPOSITORY, command, make_photos, make_teacher
+
+import ibmd_basicsr.models
+from ibmd_basicsr import compare
+from ibmd_basicsr.compat.options import read_option_file
+from ibmd_basicsr.utils.errors import OptionError
+
+FILES = sorted((REPOSITORY / 'options/compare').glob('*.yml'))
+
+
+def plan(**changes) -> dict:
+    """Options: the input, a bridge with two numbers of steps and a student, on ``photos``, without scaling."""
+    bridge = {'kind': 'bridge', 'network': dict(NETWORK), 'bridge': {'type': 'I2SB'}, 'weights': 'teacher.pth'}
+    return {
+        'name': 'tiny', 'scale': 1, 'output': 'out', 'speed_reference': 'teacher@4', 'grid': {'crop': 24, 'zoom': 2},
+        'dataset': {'type': 'DegradedImageDataset', 'dataroot_gt': 'photos', 'io_backend': {'type': 'disk'},
+                    'degradation': {'type': 'jpeg', 'quality': 90, 'codec': 'libjpeg'}},
+        'restorers': [{'name': 'input', 'kind': 'input'},
+                      bridge | {'name': 'teacher', 'sampler': {'type': 'ancestral'}, 'steps': [2, 4]},
+                      bridge | {'name': 'student', 'sampler': {'type': 'one_step'}, 'weights': ['newest.pth', 'student.pth']}],
+    } | changes
+
+
+class Shift:
+    """Adds (calls) / 255 to the input: its error is known."""
+
+    parameters = 7
+
+    def __init__(self, calls, log):
+        self.calls = calls
+        self.log = log
+
+    def __call__(self, lq, noise, on_step=None):
+        self.log.append(self.calls)
+        for _ in range(self.calls):
+            on_step(None, None)
+        return (lq + self.calls / 255).clamp(0, 1)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capsys):
+    """A folder with two pictures and fake weights; returns run(options, *arguments) -> (code, stdout, stderr, finished restorations)."""
+    make_photos(tmp_path / 'photos', count=2, size=(48, 56))
+    for name in ('teacher.pth', 'student.pth'):
+        (tmp_path / name).write_bytes(name.encode())
+    log = []
+
+    def build(*, network, bridge, weights, param_key, sampler, scale, device):
+        return Shift(sampler.get('steps', 1), log)
+
+    monkeypatch.setattr(ibmd_basicsr.models, 'build_restorer', build)
+    monkeypatch.chdir(tmp_path)
+
+    def run(options, *arguments):
+        file = tmp_path / 'options' / 'tiny.yml'
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(yaml.safe_dump(options))
+        log.clear()
+        code = compare.main(['-opt', str(file), '--device', 'cpu', *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err, list(log)
+
+    return run
+
+
+def read_csv(path):
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_pictures_and_means(bench, tmp_path):
+    code, out, _, calls = bench(plan())
+    assert code == 0
+    # each bridge row: warm-up, then two images
+    assert calls == [2] * 3 + [4] * 3 + [1] * 3
+    records = read_csv(tmp_path / 'out/results.csv')
+    assert [(r['row'], r['image']) for r in records] == [
+        (row, f'photo_{i}') for row in ('input', 'teacher@2', 'teacher@4', 'student') for i in range(2)]
+    for record in records:
+        restored = cv2.imread(str(tmp_path / f'out/images/{record["row"]}/{record["image"]}.png')).astype(float)
+        truth = cv2.imread(str(tmp_path / f'photos/{record["image"]}.png'))
+        assert float(record['psnr']) == pytest.approx(10 * np.log10(255**2 / np.mean((restored - truth) ** 2)), abs=1e-6)
+        assert float(record['lpips']) > 0 and record['niqe'] == ''
+    table = (tmp_path / 'out/table.md').read_text()
+    assert 'PSNR dB ↑' in table and 'LPIPS ↓' in table and '`student.pth`' in table and 'Means over 2 images' in table
+    assert '`python -m ibmd_basicsr.compare -opt ' in table
+    cells = {line.split('|')[1].strip(): [c.strip(' *') for c in line.split('|')[2:-1]] for line in table.splitlines() if line[:1] == '|'}
+    for row, count in (('input', 0), ('teacher@2', 2), ('teacher@4', 4), ('student', 1)):
+        psnr = np.mean([float(r['psnr']) for r in records if r['row'] == row])
+        assert cells[row][0] == str(count) and cells[row][3] == f'{psnr:.2f}'
+    assert cells['teacher@4'][2] == '1.0' and cells['input'][2] == ''
+    assert 'teacher@4' in out and 'grid.png' in out
+    assert cv2.imread(str(tmp_path / 'out/grid.png')).shape == (28 + 40 + 2 * (41 + 6 + 48 + 44 + 6), 28 + 5 * 54 - 6, 3)
+
+
+def test_second_run_computes_only_what_changed(bench, tmp_path):
+    bench(plan())
+    table = (tmp_path / 'out/table.md').read_text()
+    assert bench(plan())[3] == []
+    assert (tmp_path / 'out/table.md').read_text() == table
+    (tmp_path / 'student.pth').write_bytes(b'other')
+    assert bench(plan())[3] == [1] * 3
+    (tmp_path / 'newest.pth').write_bytes(b'newest')  # the first candidate now exists
+    assert bench(plan())[3] == [1] * 3
+    assert '`newest.pth`' in (tmp_path / 'out/table.md').read_text()
+    (tmp_path / 'out/images/teacher@2/photo_1.png').unlink()
+    assert bench(plan())[3] == [2] * 2
+    make_photos(tmp_path / 'photos', count=1, size=(48, 56), seed=9)
+    assert bench(plan())[3] == [2] * 2 + [4] * 2 + [1] * 2
+    assert bench(plan(), '--fresh', '--limit', '1')[3] == [2] * 2 + [4] * 2 + [1] * 2
+    assert len(read_csv(tmp_path / 'out/results.csv')) == 4
+
+
+def test_broken_row_is_reported_and_the_others_done(bench, tmp_path):
+    (tmp_path / 'teacher.pth').unlink()
+    code, out, err, calls = bench(plan())
+    assert code == 1 and calls == [1] * 3
+    assert 'error: teacher@4: no weight file: teacher.pth not found.' in err.splitlines()
+    table = (tmp_path / 'out/table.md').read_text()
+    assert '**teacher@2 failed**' in table and '| student' in table and '| teacher@2' not in table
+    assert (tmp_path / 'out/grid.png').is_file()
+
+
+def with_row(number, **changes):
+    options = plan()
+    options['restorers'][number] |= changes
+    return options
+
+
+@pytest.mark.parametrize('options, message', [
+    (plan(outptu='x'), "unknown key 'outptu', did you mean 'output'?"),
+    (plan(scale=0), 'scale: must be a positive integer, got 0.'),
+    (plan(speed_reference='teacher'), "speed_reference: no row 'teacher'. Rows: input, teacher@2, teacher@4, student."),
+    (plan(grid={'colums': []}), "grid: unknown key 'colums', did you mean 'columns'?"),
+    (plan(dataset={'type': 'DegradedImages'}), "dataset: "),
+    (with_row(0, weights='x'), "restorers[0] (input): unknown key 'weights'"),
+    (with_row(1, kind='bridges'), "must be one of 'input', 'bridge', got 'bridges'"),
+    (with_row(1, steps=[0]), 'sampler.steps must be a positive integer, got 0.'),
+    (with_row(1, name='a/b'), "names a folder of images, got 'a/b'"),
+    (with_row(2, name='input'), "the name 'input' is given twice"),
+    (with_row(2, network=NETWORK | {'model_chanels': 8}), "did you mean 'model_channels'?"),
+    (with_row(2, bridge={'type': 'VP'}), "bridge.type must be one of"),
+])
+def test_wrong_options_are_refused_in_one_line(bench, options, message):
+    code, _, err, calls = bench(options)
+    assert code == 2 and calls == []
+    assert len(err.splitlines()) == 1 and err.startswith('error: ') and message in err
+
+
+def test_missing_photographs(bench):
+    options = plan()
+    options['dataset']['dataroot_gt'] = 'nowhere'
+    code, _, err, _ = bench(options)
+    assert code == 2 and 'nowhere: no such image folder' in err
+
+
+def test_input_is_enlarged_by_cubic_interpolation():
+    import torch
+    lq = torch.rand(1, 3, 8, 9)
+    expected = cv2.resize(lq[0].permute(1, 2, 0).numpy(), (36, 32), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    np.testing.assert_allclose(compare.InputRestorer(4)(lq, None)[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    assert torch.equal(compare.InputRestorer(1)(lq, None), lq)
+
+
+def test_niqe_where_there_are_blocks_for_it():
+    image = cv2.imread(str(REPOSITORY / 'datasets/photos/test/coffee.png'))
+    blurred = cv2.GaussianBlur(image, (0, 0), 2)
+    values = compare.measure(blurred, image, 4, 'cpu')
+    assert set(values) == set(compare.METRICS)
+    assert values['niqe'] > compare.measure(image, image, 4, 'cpu')['niqe'] > 0
+    assert compare.measure(image[:190, :190], image[:190, :190], 0, 'cpu')['niqe'] is None
+
+
+def test_command_with_a_real_network(tmp_path):
+    make_photos(tmp_path / 'photos', count=1, size=(48, 56))
+    make_teacher(tmp_path)
+    options = plan()
+    del options['restorers'][2]
+    (tmp_path / 'options').mkdir()
+    (tmp_path / 'options/tiny.yml').write_text(yaml.safe_dump(options))
+    result = command('-opt', tmp_path / 'options/tiny.yml', '--device', 'cpu', module='compare')
+    assert result.returncode == 0, result.stderr
+    assert '| teacher@4' in result.stdout and 'created' not in result.stderr
+    assert (tmp_path / 'out/grid.png').is_file()
+
+
+def test_help_has_an_example_and_loads_no_torch():
+    code = 'import sys, ibmd_basicsr.compare as c; c.make_parser().format_help(); assert not {"torch", "basicsr"} & set(sys.modules)'
+    subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, check=True)
+    assert 'python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml' in compare.make_parser().format_help()
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda path: path.name)
+def test_shipped_option_file_is_accepted(file):
+    opt = read_option_file(file)
+    names = [row.name for row in compare.read_rows(opt)]
+    assert {'teacher@1', 'teacher@100', 'student'} <= set(names)
+    with pytest.raises(OptionError, match='unknown key'):
+        compare.read_rows(opt | {'outptu': 'x'})
