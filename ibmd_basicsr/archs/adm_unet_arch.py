@@ -44,6 +44,7 @@ class ADMUNet(nn.Module):
         num_res_blocks: residual blocks per level.
         attention_resolutions: *downsampling factors* (not sizes) of the levels with attention, after patching.
         num_head_channels: channels of an attention head.
+        num_heads: number of heads of every attention block, in place of ``num_head_channels`` (guided-diffusion's other way).
         attention_order: ``legacy`` (ADM, I2SB) or ``new`` (DDBM); see :class:`~ibmd_basicsr.archs.adm_layers.AttentionBlock`.
         use_scale_shift_norm: modulate the norm (scale and shift) instead of adding the embedding.
         resblock_updown: change size inside residual blocks; else by a strided convolution / nearest + convolution.
@@ -67,6 +68,7 @@ class ADMUNet(nn.Module):
             num_res_blocks: int = 2,
             attention_resolutions: Sequence[int] = (8, 16, 32),
             num_head_channels: int = 64,
+            num_heads: int | None = None,
             attention_order: str = 'legacy',
             use_scale_shift_norm: bool = True,
             resblock_updown: bool = True,
@@ -76,7 +78,8 @@ class ADMUNet(nn.Module):
         super().__init__()
         for name, value, least in (('in_channels', in_channels, 1), ('cond_channels', cond_channels, 0),
                                    ('noise_channels', noise_channels, 0), ('model_channels', model_channels, 1),
-                                   ('num_res_blocks', num_res_blocks, 1), ('patch_size', patch_size, 1)):
+                                   ('num_res_blocks', num_res_blocks, 1), ('patch_size', patch_size, 1),
+                                   ('num_heads', 1 if num_heads is None else num_heads, 1)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f'ADMUNet: {name} must be an integer of at least {least}, got {value!r}.')
         if not channel_mult:
@@ -100,7 +103,10 @@ class ADMUNet(nn.Module):
             return ResBlock(channels, emb_channels, dropout=dropout, use_scale_shift_norm=use_scale_shift_norm, **kwargs)
 
         def attention(channels: int) -> AttentionBlock:
-            return AttentionBlock(channels, num_head_channels=num_head_channels, order=attention_order)
+            if num_heads is not None and channels % num_heads:
+                raise ValueError(f'ADMUNet: num_heads must divide the {channels} channels of an attention block, got {num_heads}.')
+            head_width = num_head_channels if num_heads is None else channels // num_heads
+            return AttentionBlock(channels, num_head_channels=head_width, order=attention_order)
 
         # Input half. `skips` remembers the width of each block's output for the concatenations of the output half.
         width = int(channel_mult[0] * model_channels)

@@ -7,7 +7,8 @@ from ibmd_basicsr.archs.adm_layers import AttentionBlock, timestep_embedding
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 
 TINY = dict(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_head_channels=16)
-IMAGENET = dict(model_channels=256, channel_mult=(1, 1, 2, 2, 4, 4), num_res_blocks=2, attention_resolutions=(8, 16, 32), num_head_channels=64)
+IMAGENET = dict(model_channels=256, channel_mult=(1, 1, 2, 2, 4, 4), num_res_blocks=2, attention_resolutions=(8, 16, 32),
+                num_head_channels=64)
 E2H = dict(model_channels=192, channel_mult=(1, 2, 3, 4), num_res_blocks=3, attention_resolutions=(2, 4, 8), num_head_channels=64,
            cond_channels=3, attention_order='new')
 
@@ -95,6 +96,15 @@ def test_timestep_embedding_has_cosines_first():
     assert e[1].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_heads_by_number_instead_of_width():
+    """64 channels in 4 heads are heads of 16; a fixed number makes heads as wide as their level allows."""
+    by_width, by_number = (randomised(ADMUNet(**(TINY | options))) for options in (dict(num_head_channels=16), dict(num_heads=4)))
+    x, t = torch.randn(1, 3, 8, 8), torch.tensor([500.0])
+    assert torch.equal(by_width(x, t), by_number(x, t))
+    net = ADMUNet(**(TINY | dict(attention_resolutions=(1, 2), num_heads=4)))
+    assert {block.num_heads for block in net.modules() if isinstance(block, AttentionBlock)} == {4}
+
+
 @pytest.mark.parametrize('options', [
     {}, dict(use_scale_shift_norm=False), dict(resblock_updown=False), dict(patch_size=2), dict(num_classes=5),
     dict(cond_channels=3, noise_channels=1), dict(channel_mult=(1, 2, 2), num_res_blocks=2)])
@@ -138,6 +148,7 @@ def test_extra_channels_start_silent(patch_size):
 
 @pytest.mark.parametrize(('call', 'message'), [
     (lambda: ADMUNet(**(TINY | dict(num_head_channels=24))), 'must divide the 64 channels .* got 24'),
+    (lambda: ADMUNet(**(TINY | dict(num_heads=5))), 'num_heads must divide the 64 channels .* got 5'),
     (lambda: ADMUNet(**(TINY | dict(attention_order='flash'))), "one of .*'flash'"),
     (lambda: ADMUNet(**(TINY | dict(patch_size=0))), 'patch_size must be an integer of at least 1, got 0'),
     (lambda: ADMUNet(**TINY)(torch.zeros(1, 3, 9, 8), torch.zeros(1)), r'multiples of 2, got \(9, 8\)'),
