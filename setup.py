@@ -16,6 +16,7 @@ INSTALL_REQUIRES = [
     'pyyaml>=6.0',  # option files
     'lmdb>=1.4',  # image sets packed into one file
     'scikit-image>=0.21',  # BasicSR's data tools import it
+    'lpips>=0.1.4',  # LPIPS heads and network of calculate_lpips; no download, see metrics/weights
     'tqdm>=4.60',  # progress bars
 ]
 

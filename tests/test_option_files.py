@@ -11,8 +11,8 @@ import ibmd_basicsr.metrics  # noqa: F401
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.data.degradations import build_degradation
+from ibmd_basicsr.models.option_rules import check_options
 from ibmd_basicsr.restorer import SamplerOptions
-from ibmd_basicsr.utils.option_check import check_options
 
 FILES = sorted(path for path in (REPOSITORY / 'options').rglob('*.yml') if 'compare' not in path.parts)
 
@@ -32,17 +32,17 @@ def test_option_file_builds(file: Path):
     opt |= {'is_train': is_train, 'dist': False, 'rank': 0, 'world_size': 1, 'num_gpu': 0, 'auto_resume': False}
     check_options(opt)
 
-    bridge = build_bridge(**opt['bridge'])
+    build_bridge(**opt['bridge'])
     networks = [opt['network_g']] + ([opt['teacher']['network'], opt['network_bridge']] if 'teacher' in opt else [])
     with torch.device('meta'):
         nets = [ADMUNet(**{key: value for key, value in network.items() if key != 'type'}) for network in networks]
     if 'paper' in file.parts:
         assert {sum(p.numel() for p in net.parameters()) for net in nets} <= {552_807_171, 552_814_083}
-    net = nets[0]
     size = opt['datasets'].get('train', {}).get('gt_size', 64)
-    x = torch.empty(2, 3, size, size, device='meta')
-    z = torch.empty(2, net.noise_channels, size, size, device='meta') if net.noise_channels else None
-    assert bridge.denoiser(net)(x, torch.tensor([0.1, 1.0], dtype=torch.float64, device='cpu').to('cpu'), x, z).shape == x.shape
+    x, t = torch.empty(2, 3, size, size, device='meta'), torch.empty(2, device='meta')
+    for net in nets:
+        z = torch.empty(2, net.noise_channels, size, size, device='meta') if net.noise_channels else None
+        assert net(x, t, z=z).shape == x.shape
     for block in opt['datasets'].values():
         assert build_degradation(block['degradation']).scale == opt['scale']
     SamplerOptions(**opt['val']['sampler'])

@@ -14,6 +14,8 @@ ENTRANCE = 'input_blocks.0.0.weight'
 class CheckpointError(ValueError):
     """A weight file that is missing, unreadable or does not fit; the message is one line with the file and the reason."""
 
+    exit_code = 2
+
 
 def load_file(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without ever running code from it.

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
+from ibmd_basicsr.utils.errors import NonFiniteError, OptionError, exit_code, one_line
 from ibmd_basicsr.utils.project import project_root
 
 PLUGIN_PACKAGES = ('archs', 'data', 'losses', 'metrics', 'models')
@@ -92,7 +92,8 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
     from ibmd_basicsr import compat
     for name in PLUGIN_PACKAGES:
         importlib.import_module(f'ibmd_basicsr.{name}')
-    compat.install()
+    from ibmd_basicsr.models.option_rules import prepare_options
+    compat.install(prepare_options)
     module = importlib.import_module('basicsr.train' if is_train else 'basicsr.test')
     (module.train_pipeline if is_train else module.test_pipeline)(str(root))
 
@@ -106,25 +107,6 @@ def _host_arguments(args: argparse.Namespace, option_file: Path) -> list[str]:
     flags = [f'--{name}' for name in ('auto_resume', 'debug') if getattr(args, name)]
     forced = ['--force_yml', *args.force_yml] if args.force_yml else []
     return ['-opt', str(option_file), '--launcher', args.launcher, '--local_rank', str(args.local_rank), *flags, *forced]
-
-
-def exit_code(error: Exception) -> int | None:
-    """Return the exit code of an error that is the user's to mend, None for a bug (which keeps its traceback)."""
-    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
-        return 2
-    if type(error).__name__ == 'CheckpointError':  # a weight file that is missing, damaged or does not fit
-        return 2
-    return getattr(error, 'exit_code', None)
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of ``error``; of one that a data loader's worker re-raised, the original message without its traceback."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}'
-    message = str(error).strip()
-    if message.startswith('Caught ') and '\n' in message:
-        message = message.splitlines()[-1].partition(': ')[2]
-    return message or type(error).__name__
 
 
 def _print_error(message: str, args: argparse.Namespace, everywhere: bool) -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 __all__ = ['install']
 
@@ -28,23 +31,25 @@ def _provide_functional_tensor() -> None:
 _provide_functional_tensor()
 
 
-def install() -> None:
-    """Replace the functions that BasicSR's pipelines look up by name when they run; calling it again changes nothing.
+def install(prepare: Callable[[dict[str, Any], bool], None]) -> None:
+    """Replace the functions that BasicSR's pipelines look up by name when they run; it may be called again.
 
     * ``basicsr.train.parse_options``, ``basicsr.test.parse_options``: numbers and option checks (:mod:`.options`)
     * ``basicsr.utils.options.init_dist``: CPUs, ``dist_params`` for torchrun, long timeout (:mod:`.distributed`)
     * ``basicsr.train.load_resume_state``: any device, any working directory, damaged states (:mod:`.resume`)
     * ``basicsr.train.EnlargedSampler``: a data order that depends on ``manual_seed`` and resumes within an epoch
     * ``basicsr.train.copy_opt_file``: ``-opt`` may be the copy that an earlier run left in its experiment folder
+
+    Args:
+        prepare: completes and checks the parsed options, see :func:`.options.parse_options`.
     """
     from ibmd_basicsr.compat import distributed, options, resume
-    from ibmd_basicsr.data.iteration_sampler import IterationSampler
+    from ibmd_basicsr.compat.iteration_sampler import IterationSampler
 
     # `basicsr/__init__` star-imports its modules, so they are taken by their full names, not as attributes of the package
     train, test, host_options = map(importlib.import_module, ('basicsr.train', 'basicsr.test', 'basicsr.utils.options'))
     host_options.init_dist = distributed.init_dist
-    train.parse_options = options.parse_train_options
-    test.parse_options = options.parse_test_options
+    train.parse_options = test.parse_options = partial(options.parse_options, prepare=prepare)
     train.load_resume_state = resume.load_resume_state
     train.copy_opt_file = options.copy_opt_file
     train.EnlargedSampler = IterationSampler

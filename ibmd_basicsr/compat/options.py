@@ -1,6 +1,7 @@
 """Option files: what happens before and after BasicSR's ``parse_options``."""
 from __future__ import annotations
 
+import argparse
 import difflib
 import functools
 import importlib
@@ -8,8 +9,7 @@ import os
 import re
 import sys
 import time
-from argparse import Namespace
-from copy import deepcopy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,7 @@ import torch
 import yaml
 
 from ibmd_basicsr.compat.distributed import init_dist
-from ibmd_basicsr.compat.option_rules import OWN_MODELS
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.option_check import check_options
 
 NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
 TEXT_KEYS = re.compile(r'name|type|weights|suffix|project|resume_id|codec|kernel|filename_tmpl|backend|(meta_info|dataroot|param_key)\w*|'
@@ -100,11 +98,26 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> None:
             block = block[key]
 
 
-def _parse_options(root_path: str, is_train: bool) -> tuple[dict[str, Any], Namespace]:
-    from ibmd_basicsr.command import make_parser
+Prepare = Callable[[dict[str, Any], bool], None]
+
+
+def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare) -> tuple[dict[str, Any], argparse.Namespace]:
+    """BasicSR's ``parse_options`` (same arguments and results) between a first look at the file and ``prepare``.
+
+    Args:
+        root_path: where relative outputs start.
+        is_train: training or testing.
+        prepare: completes and checks the parsed options: ``prepare(opt, auto_gpu)``, see ``models.option_rules.prepare_options``.
+
+    Raises:
+        OptionError: whatever is wrong with the option file, in one message.
+    """
     host = importlib.import_module('basicsr.utils.options')
 
-    given = make_parser(is_train).parse_args(sys.argv[1:])
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('-opt', required=True)
+    parser.add_argument('--force_yml', nargs='+')
+    given, _ = parser.parse_known_args()
     raw = read_option_file(given.opt)
     check_forced(given.force_yml, raw)
     absent = [key for key in ('name', 'model_type', 'num_gpu', 'datasets', 'path', 'logger' if is_train else 'val') if key not in raw]
@@ -128,13 +141,7 @@ def _parse_options(root_path: str, is_train: bool) -> tuple[dict[str, Any], Name
         _share_seed(opt)
     for dataset in opt['datasets'].values():
         dataset.setdefault('manual_seed', opt['manual_seed'])
-    if opt['model_type'] in OWN_MODELS:
-        if asked == 'auto' and opt['num_gpu'] > 1 and not opt['dist']:
-            opt['num_gpu'] = 1  # several GPUs are driven by one process each (torchrun), not by DataParallel
-        _name_bridge_network(opt)
-        check_options(opt)
-        if opt.get('val') is not None:
-            opt['val'].setdefault('suffix', None)  # the host reads it without a default when it saves test images
+    prepare(opt, asked == 'auto')
     return opt, args
 
 
@@ -146,27 +153,6 @@ def _share_seed(opt: dict[str, Any]) -> None:
         torch.distributed.broadcast_object_list(seeds, src=0)
         opt['manual_seed'] = seeds[0]
         set_random_seed(opt['manual_seed'] + opt['rank'])
-
-
-def _name_bridge_network(opt: dict[str, Any]) -> None:
-    """Write down that the bridge network is like the teacher's unless said otherwise: the host resumes networks that the options name."""
-    teacher = opt.get('teacher')
-    if opt['is_train'] and isinstance(teacher, dict) and 'network' in teacher and opt.get('network_bridge') is None:
-        opt['network_bridge'] = deepcopy(teacher['network'])
-
-
-def parse_train_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], Namespace]:
-    """BasicSR's ``parse_options`` for training, followed by number clean-up, defaults and :func:`check_options`.
-
-    Raises:
-        OptionError: whatever is wrong with the option file, in one message.
-    """
-    return _parse_options(root_path, is_train)
-
-
-def parse_test_options(root_path: str, is_train: bool = False) -> tuple[dict[str, Any], Namespace]:
-    """As :func:`parse_train_options`, for testing."""
-    return _parse_options(root_path, is_train)
 
 
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:

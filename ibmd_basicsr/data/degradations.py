@@ -1,12 +1,11 @@
 """Degradations: pure functions on RGB tensors in [0, 1], (C, H, W) or (B, C, H, W); randomness only through an explicit generator.
 
-The super-resolution operators and ``jpeg_i2sb`` are the published operators of I2SB (arXiv 2302.05872), ``jpeg_libjpeg`` is what a JPEG file
-really holds. The two JPEGs differ by 2.5 to 3.6 grey levels on average and are never exchanged for each other.
+The super-resolution operators and ``jpeg_i2sb`` are the published operators of I2SB (arXiv 2302.05872), ``jpeg_libjpeg`` is what a JPEG
+file really holds. The two JPEGs differ by 2.5 to 3.6 grey levels on average and are never exchanged for each other.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -14,6 +13,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import build_from_options
 
 # ITU-T T.81 annex K: the quantisation tables of quality 50
 LUMA_TABLE = torch.tensor([
@@ -108,7 +110,8 @@ def quantisation_table(table: Tensor, quality: int) -> Tensor:
 def jpeg_i2sb(x: Tensor, quality: int) -> Tensor:
     """Apply I2SB's JPEG operator, which its published checkpoints were trained on.
 
-    Chroma is decimated (every second pixel, no averaging) and repeated, nothing is rounded to 8 bits or clamped, so the result leaves [0, 1].
+    Chroma is decimated (every second pixel, no averaging) and repeated, nothing is rounded to 8 bits or clamped, so the result
+    leaves [0, 1].
     The original works in [-1, 1]; this is the same map in units of [0, 1].
 
     Args:
@@ -199,23 +202,16 @@ class JPEGDegradation:
 DEGRADATIONS = {'sr': SRDegradation, 'jpeg': JPEGDegradation}
 
 
-def build_degradation(options: dict[str, Any]) -> SRDegradation | JPEGDegradation:
+def build_degradation(options: dict[str, Any], block: str = 'degradation') -> SRDegradation | JPEGDegradation:
     """Build a degradation from a ``degradation`` block: ``{type: sr | jpeg, ...}``.
 
+    Args:
+        options: the block.
+        block: what messages call it.
+
     Raises:
-        ValueError: unknown type or key (with the nearest one), a missing key, or a value out of range.
+        OptionError: unknown type or key (with the nearest one), a missing key, or a value out of range.
     """
-    options = dict(options)
-    kind = options.pop('type', None)
-    if kind not in DEGRADATIONS:
-        raise ValueError(f'degradation.type must be one of {tuple(DEGRADATIONS)}, got {kind!r}.')
-    allowed = [field.name for field in fields(DEGRADATIONS[kind])]
-    for key in options:
-        if key not in allowed:
-            nearest = get_close_matches(key, allowed, 1)
-            hint = f" Did you mean '{nearest[0]}'?" if nearest else ''
-            raise ValueError(f"Unknown key 'degradation.{key}'.{hint} Allowed: {', '.join(allowed)}.")
-    missing = [name for name in ('codec', 'quality') if name in allowed and name not in options]
-    if missing:
-        raise ValueError(f'degradation (type {kind}) needs {" and ".join(missing)}.')
-    return DEGRADATIONS[kind](**options)
+    if not isinstance(options, dict) or options.get('type') not in DEGRADATIONS:
+        raise OptionError(f'{block}: must be a block with a type, one of {", ".join(map(repr, DEGRADATIONS))}, got {options!r}.')
+    return build_from_options(DEGRADATIONS[options['type']], options, block)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -32,9 +32,9 @@ class DegradedImageDataset(Dataset):
 
     Ready-made pairs are the business of BasicSR's ``PairedImageDataset``.
 
-    In phase ``train`` a random crop is taken (``gt_size``), flipped and rotated; every choice is keyed by (``manual_seed``, draw number), so it depends
-    neither on the number of workers nor on a restart. In phase ``val``/``test`` the whole image is returned, cut at the right and bottom to what
-    the degradation accepts.
+    In phase ``train`` a random crop is taken (``gt_size``), flipped and rotated; every choice is keyed by (``manual_seed``, draw number),
+    so it depends neither on the number of workers nor on a restart. In phase ``val``/``test`` the whole image is returned, cut at the
+    right and bottom to what the degradation accepts.
 
     Options (``datasets.<phase>`` block; others belong to BasicSR's loader):
         dataroot_gt, dataroot_lq: folder, or ``.lmdb`` with ``io_backend: {type: lmdb}``.
@@ -74,7 +74,7 @@ class DegradedImageDataset(Dataset):
                               f'pairs are read by type PairedImageDataset.')
         if self.from_lq == (opt.get('degradation') is not None):
             raise OptionError(f'{block}: degradation belongs to dataroot_gt, and is needed there.')
-        self.degradation = None if self.from_lq else build_degradation(opt['degradation'])
+        self.degradation = None if self.from_lq else build_degradation(opt['degradation'], f'{block}.degradation')
         self.scale = opt.get('scale', 1) if self.from_lq else self.degradation.scale
         if opt.get('scale', self.scale) != self.scale:
             raise OptionError(f'{block}: the degradation reduces by {self.scale}, but the option file says scale: {opt["scale"]}.')
@@ -114,7 +114,7 @@ class DegradedImageDataset(Dataset):
             names = [Path(line.split(' ')[0]) for line in lines if line.strip()]
             keys = [str(name.with_name(pattern.format(name.stem) + name.suffix)) for name in names]
         else:
-            keys = sorted(name for name in scandir(str(self.root), recursive=True) if name.lower().endswith(EXTENSIONS))
+            keys = list_images(self.root)
         if not keys:
             raise FileNotFoundError(f'{self.root}: holds no image ({", ".join(EXTENSIONS)}).')
         return keys
@@ -151,11 +151,8 @@ class DegradedImageDataset(Dataset):
         if self.backend == 'lmdb':
             content = _lmdb_client(os.getpid(), str(self.root)).get(self.keys[index], 'images')
         else:
-            content = Path(path).read_bytes()
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-        if image is None:
-            raise ValueError(f'{path}: cannot be decoded as an image.')
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            content = FileClient('disk').get(path)
+        image = decode_image(content, path)
         if self.opt.get('cache', False):
             self._cache[index] = image
         return image
@@ -185,13 +182,30 @@ class DegradedImageDataset(Dataset):
         return image
 
 
+def list_images(folder: Path) -> list[str]:
+    """Return the images of a folder and its subfolders: sorted paths relative to it, chosen by :data:`EXTENSIONS`."""
+    return sorted(name for name in scandir(str(folder), recursive=True) if name.lower().endswith(EXTENSIONS))
+
+
+def decode_image(content: bytes, path: str) -> np.ndarray:
+    """Decode the bytes of an image file to (H, W, 3), RGB, uint8; grey becomes RGB, transparency is dropped, 16 bits become 8.
+
+    Raises:
+        ValueError: not an image, or damaged; the message names ``path``.
+    """
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        raise ValueError(f'{path}: cannot be decoded as an image.')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
 def gradient_energy(image: np.ndarray) -> float:
     """Return the mean squared difference of neighbouring pixels of an image (H, W, 3), uint8."""
     values = image.astype(np.float32)
     return float(np.square(np.diff(values, axis=0)).mean() + np.square(np.diff(values, axis=1)).mean())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lmdb_client(process_id: int, path: str) -> FileClient:
     """Open an LMDB once per process: LMDB refuses a second opening, and an environment must not cross a fork."""
     return FileClient('lmdb', db_paths=[path], client_keys=['images'])

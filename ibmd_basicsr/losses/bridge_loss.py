@@ -35,8 +35,8 @@ class BridgeMatchingLoss(nn.Module):
 class InverseBridgeLoss(nn.Module):
     """The student's side of inverse bridge matching (IBMD theorem 3.4): ``E lambda(t) (|r - x_0|^2 - |f - x_0|^2)``.
 
-    r = teacher(x_t, t), f = bridge network(x_t, t), x_0 = G(x_T, z). Computed as ``2 lambda ((r - f)(r - x_0) - alpha |r - f|^2)``, which at
-    alpha = 1/2 is the same number and the same gradient, and has no difference of two large terms.
+    r = teacher(x_t, t), f = bridge network(x_t, t), x_0 = G(x_T, z). Computed as ``2 lambda ((r - f)(r - x_0) - alpha |r - f|^2)``,
+    which at alpha = 1/2 is the same number and the same gradient, and has no difference of two large terms.
 
     Args (keyword only):
         loss_weight: factor of the whole loss.

@@ -22,7 +22,7 @@ import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks and lo
 import ibmd_basicsr.losses  # noqa: F401
 from ibmd_basicsr.bridges import TIME_WEIGHTS, build_bridge, interpolate, uniform_steps
 from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_strictly, save_atomically
-from ibmd_basicsr.data.iteration_sampler import IterationSampler
+from ibmd_basicsr.compat.iteration_sampler import IterationSampler
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import gt_to_x_0, lq_to_x_T
 from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
@@ -33,7 +33,9 @@ OPTIMIZERS = ('Adam', 'AdamW', 'RAdam', 'SGD')
 
 
 def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype | None:
-    """Return the dtype of ``train.amp``: ``bf16``, ``auto`` (bf16 where the device computes it natively) or nothing (float32).
+    """Return the dtype of ``train.amp``: ``bf16``, ``auto`` (bf16 where it is faster) or nothing (float32).
+
+    On CPUs bf16 pays only where AMX multiplies it: with AVX-512 alone an iteration of the nano teacher takes 1.5 times as long.
 
     Raises:
         OptionError: another value.
@@ -44,7 +46,7 @@ def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype 
         raise OptionError(f"train.amp must be 'bf16', 'auto' or false, got {amp!r}.")
     if amp == 'auto':
         native = (torch.cuda.is_bf16_supported(including_emulation=False) if device.type == 'cuda'
-                  else torch.cpu._is_avx512_bf16_supported())
+                  else torch.cpu._is_amx_tile_supported())
         return torch.bfloat16 if native else None
     return torch.bfloat16
 

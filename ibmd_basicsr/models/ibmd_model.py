@@ -50,7 +50,8 @@ class IBMDModel(BridgeModel):
         if path is None:
             self._copy_teacher(net, 'net_bridge')
         else:
-            self.load_network(net, path, self.opt['path'].get('strict_load_bridge', True), self.opt['path'].get('param_key_bridge', 'params'))
+            paths = self.opt['path']
+            self.load_network(net, path, paths.get('strict_load_bridge', True), paths.get('param_key_bridge', 'params'))
         self.net_bridge = self.model_to_device(net)
         self.print_network(self.net_bridge)
 

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
+from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
+from ibmd_basicsr.bridges import SCHEDULES
+from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
+from ibmd_basicsr.models.bridge_model import OPTIMIZERS
+from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
 
@@ -24,6 +31,42 @@ VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'sampler'}
 PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
 ADDED_TO_PATH = {'models', 'training_states', 'log', 'visualization'}  # by the host
 PATH_PREFIXES = ('pretrain_network_', 'param_key_', 'strict_load_')
+
+
+def prepare_options(opt: dict[str, Any], auto_gpu: bool) -> None:
+    """Complete, then check the parsed options of :data:`OWN_MODELS`; those of other models are left alone.
+
+    Args:
+        opt: what the host's parser left, changed in place.
+        auto_gpu: the file says ``num_gpu: auto``.
+
+    Raises:
+        OptionError: all problems found, one a line.
+    """
+    if opt['model_type'] not in OWN_MODELS:
+        return
+    if auto_gpu and opt['num_gpu'] > 1 and not opt['dist']:
+        opt['num_gpu'] = 1  # several GPUs are driven by one process each (torchrun), not by DataParallel
+    teacher = opt.get('teacher')
+    if opt['is_train'] and isinstance(teacher, dict) and 'network' in teacher and opt.get('network_bridge') is None:
+        # like the teacher's unless said otherwise; written down, since the host resumes networks that the options name
+        opt['network_bridge'] = copy.deepcopy(teacher['network'])
+    check_options(opt)
+    if opt.get('val') is not None:
+        opt['val'].setdefault('suffix', None)  # the host reads it without a default when it saves test images
+
+
+def check_options(opt: dict[str, Any]) -> None:
+    """Refuse options that :func:`find_problems` objects to.
+
+    Raises:
+        OptionError: all problems found, one a line.
+    """
+    problems = find_problems(opt)
+    if len(problems) == 1:
+        raise OptionError(problems[0])
+    if problems:
+        raise OptionError('\n  '.join([f'{len(problems)} problems in the option file:', *problems]))
 
 
 def find_problems(opt: dict[str, Any]) -> list[str]:
@@ -127,7 +170,6 @@ def _check_gpus(opt: dict[str, Any], found: _Problems) -> None:
 
 
 def _check_bridge(opt: dict[str, Any], found: _Problems) -> None:
-    from ibmd_basicsr.bridges import SCHEDULES
     block = found.block('bridge')
     if block is None or not found.choice('bridge.type', tuple(SCHEDULES)):
         return
@@ -137,7 +179,6 @@ def _check_bridge(opt: dict[str, Any], found: _Problems) -> None:
 
 
 def _check_network(opt: dict[str, Any], path: str, found: _Problems) -> None:
-    from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
     block = found.block(path)
     if block is None:
         return
@@ -161,7 +202,6 @@ def _check_path(opt: dict[str, Any], found: _Problems) -> None:
 
 
 def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
-    from basicsr.utils.registry import LOSS_REGISTRY
     losses = {'bridge_opt': 'BridgeMatchingLoss'} | ({'ibmd_opt': 'InverseBridgeLoss'} if ibmd else {})
     optimizers = ['optim_g'] + (['optim_bridge'] if ibmd else [])
     found.keys('train', TRAIN | (IBMD_TRAIN if ibmd else set()), [*optimizers, *losses, 'scheduler', 'total_iter'])
@@ -187,7 +227,6 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
 
 
 def _check_optimizer(path: str, found: _Problems) -> None:
-    from ibmd_basicsr.models.bridge_model import OPTIMIZERS
     block = found.block(path)
     if block is None or not found.choice(f'{path}.type', OPTIMIZERS):
         return
@@ -197,7 +236,6 @@ def _check_optimizer(path: str, found: _Problems) -> None:
 
 
 def _check_scheduler(found: _Problems) -> None:
-    from basicsr.models import lr_scheduler
     schedulers = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
                   'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR, 'StepLR': torch.optim.lr_scheduler.StepLR}
     block = found.block('train.scheduler')
@@ -224,9 +262,6 @@ def _check_logger(opt: dict[str, Any], found: _Problems) -> None:
 
 
 def _check_val(opt: dict[str, Any], training: bool, found: _Problems) -> None:
-    from basicsr.utils.registry import METRIC_REGISTRY
-
-    from ibmd_basicsr.restorer import SamplerOptions
     found.keys('val', VAL, ['save_img', 'val_freq'] if training else ['save_img'])
     found.positive('val.val_freq', integer=True)
     sampler = found.block('val.sampler')
@@ -245,9 +280,6 @@ def _check_val(opt: dict[str, Any], training: bool, found: _Problems) -> None:
 
 
 def _check_dataset(opt: dict[str, Any], phase: str, found: _Problems) -> None:
-    from basicsr.utils.registry import DATASET_REGISTRY
-
-    from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
     path, kind = f'datasets.{phase}', phase.split('_')[0]
     block = found.block(path)
     if block is None:

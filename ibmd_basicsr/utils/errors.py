@@ -12,3 +12,20 @@ class NonFiniteError(FloatingPointError):
     """A loss or gradient that is infinite or not a number: training stops before the step, saved states are intact."""
 
     exit_code = 3
+
+
+def exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that is the user's to mend, None for a bug (which keeps its traceback)."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
+        return 2
+    return getattr(error, 'exit_code', None)
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of ``error``; of one that a data loader's worker re-raised, the original message without its traceback."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}'
+    message = str(error).strip()
+    if message.startswith('Caught ') and '\n' in message:
+        message = message.splitlines()[-1].partition(': ')[2]
+    return message or type(error).__name__

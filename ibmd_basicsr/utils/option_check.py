@@ -71,17 +71,3 @@ def build_from_options(target: Callable, opt: dict[str, Any], block: str) -> Any
         return target(**options)
     except (TypeError, ValueError) as error:
         raise OptionError(f'{block}: {error}') from error
-
-
-def check_options(opt: dict[str, Any]) -> None:
-    """Check the parsed options of ``BridgeModel`` or ``IBMDModel``, as the commands do before anything is built.
-
-    Raises:
-        OptionError: all problems found, one a line.
-    """
-    from ibmd_basicsr.compat.option_rules import find_problems  # the rules know every part of the package
-    problems = find_problems(opt)
-    if len(problems) == 1:
-        raise OptionError(problems[0])
-    if problems:
-        raise OptionError('\n  '.join([f'{len(problems)} problems in the option file:', *problems]))

@@ -63,7 +63,8 @@ def test_a_missing_key_is_never_replaced_by_another(tmp_path):
 
 
 def test_what_does_not_fit_is_listed():
-    with pytest.raises(CheckpointError, match=r'file.pth: .* 1 missing \(bias\); 1 unknown \(offset\); 1 of another shape \(weight \(2, 2\), network \(2, 3\)\)'):
+    with pytest.raises(CheckpointError, match=r'file.pth: .* 1 missing \(bias\); 1 unknown \(offset\); '
+                                              r'1 of another shape \(weight \(2, 2\), network \(2, 3\)\)'):
         load_strictly(nn.Linear(3, 2), {'weight': torch.zeros(2, 2), 'offset': torch.zeros(2)}, 'file.pth')
 
 

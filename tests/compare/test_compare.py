@@ -9,9 +9,10 @@ import pytest
 import yaml
 from tiny import NETWORK, REPOSITORY, command, make_photos, make_teacher
 
-import ibmd_basicsr.models
-from ibmd_basicsr import compare
+from ibmd_basicsr.cli.compare import main, make_parser
 from ibmd_basicsr.compat.options import read_option_file
+from ibmd_basicsr.reporting import comparison
+from ibmd_basicsr.reporting.rows import read_rows
 from ibmd_basicsr.utils.errors import OptionError
 
 FILES = sorted((REPOSITORY / 'options/compare').glob('*.yml'))
@@ -57,7 +58,7 @@ def bench(tmp_path, monkeypatch, capsys):
     def build(*, network, bridge, weights, param_key, sampler, scale, device):
         return Shift(sampler.get('steps', 1), log)
 
-    monkeypatch.setattr(ibmd_basicsr.models, 'build_restorer', build)
+    monkeypatch.setattr(comparison, 'build_restorer', build)
     monkeypatch.chdir(tmp_path)
 
     def run(options, *arguments):
@@ -65,7 +66,7 @@ def bench(tmp_path, monkeypatch, capsys):
         file.parent.mkdir(exist_ok=True)
         file.write_text(yaml.safe_dump(options))
         log.clear()
-        code = compare.main(['-opt', str(file), '--device', 'cpu', *arguments])
+        code = main(['-opt', str(file), '--device', 'cpu', *arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err, list(log)
 
@@ -167,17 +168,17 @@ def test_input_is_enlarged_by_cubic_interpolation():
     import torch
     lq = torch.rand(1, 3, 8, 9)
     expected = cv2.resize(lq[0].permute(1, 2, 0).numpy(), (36, 32), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    np.testing.assert_allclose(compare.InputRestorer(4)(lq, None)[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
-    assert torch.equal(compare.InputRestorer(1)(lq, None), lq)
+    np.testing.assert_allclose(comparison.InputRestorer(4)(lq, None)[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    assert torch.equal(comparison.InputRestorer(1)(lq, None), lq)
 
 
 def test_niqe_where_there_are_blocks_for_it():
     image = cv2.imread(str(REPOSITORY / 'datasets/photos/test/coffee.png'))
     blurred = cv2.GaussianBlur(image, (0, 0), 2)
-    values = compare.measure(blurred, image, 4, 'cpu')
-    assert set(values) == set(compare.METRICS)
-    assert values['niqe'] > compare.measure(image, image, 4, 'cpu')['niqe'] > 0
-    assert compare.measure(image[:190, :190], image[:190, :190], 0, 'cpu')['niqe'] is None
+    values = comparison.measure(blurred, image, 4, 'cpu')
+    assert set(values) == set(comparison.METRICS)
+    assert values['niqe'] > comparison.measure(image, image, 4, 'cpu')['niqe'] > 0
+    assert comparison.measure(image[:190, :190], image[:190, :190], 0, 'cpu')['niqe'] is None
 
 
 def test_command_with_a_real_network(tmp_path):
@@ -194,15 +195,15 @@ def test_command_with_a_real_network(tmp_path):
 
 
 def test_help_has_an_example_and_loads_no_torch():
-    code = 'import sys, ibmd_basicsr.compare as c; c.make_parser().format_help(); assert not {"torch", "basicsr"} & set(sys.modules)'
+    code = 'import sys, ibmd_basicsr.cli.compare as c; c.make_parser().format_help(); assert not {"torch", "basicsr"} & set(sys.modules)'
     subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, check=True)
-    assert 'python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml' in compare.make_parser().format_help()
+    assert 'python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml' in make_parser().format_help()
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda path: path.name)
 def test_shipped_option_file_is_accepted(file):
     opt = read_option_file(file)
-    names = [row.name for row in compare.read_rows(opt)]
+    names = [row.name for row in read_rows(opt)]
     assert {'teacher@1', 'teacher@100', 'student'} <= set(names)
     with pytest.raises(OptionError, match='unknown key'):
-        compare.read_rows(opt | {'outptu': 'x'})
+        read_rows(opt | {'outptu': 'x'})

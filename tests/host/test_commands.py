@@ -6,7 +6,7 @@ import pytest
 import yaml
 from tiny import REPOSITORY, command, make_photos, options, write
 
-from ibmd_basicsr import command as commands
+from ibmd_basicsr.cli import pipelines
 from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
 from ibmd_basicsr.utils.project import project_root
 
@@ -18,7 +18,7 @@ def run(monkeypatch, capsys, tmp_path):
 
     def run(*arguments, is_train=True):
         monkeypatch.setattr(sys, 'argv', ['command', *map(str, arguments)])
-        code = commands.main(is_train)
+        code = pipelines.main(is_train)
         return code, capsys.readouterr().err.splitlines()
 
     return run
@@ -33,7 +33,8 @@ def test_help_shows_examples_exit_codes_and_outputs(module):
 
 
 def test_import_and_help_load_no_torch():
-    code = 'import sys, ibmd_basicsr, ibmd_basicsr.command; assert not {"torch", "basicsr", "torchvision"} & set(sys.modules)'
+    code = ('import sys, ibmd_basicsr.cli.pipelines, ibmd_basicsr.cli.compare, ibmd_basicsr.cli.create_lmdb; '
+            'assert not {"torch", "basicsr", "torchvision"} & set(sys.modules)')
     subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, check=True)
 
 

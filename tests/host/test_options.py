@@ -10,7 +10,7 @@ import ibmd_basicsr.losses
 import ibmd_basicsr.metrics
 import ibmd_basicsr.models  # noqa: F401  (registration)
 from ibmd_basicsr.compat import options as host_options
-from ibmd_basicsr.compat.option_rules import find_problems
+from ibmd_basicsr.models.option_rules import find_problems, prepare_options
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys
 
@@ -105,7 +105,7 @@ def test_all_problems_come_in_one_message(tmp_path, monkeypatch, capsys):
 def parse(root, opt, monkeypatch, *arguments):
     """Parse an option file as the train command does."""
     monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(write(root, opt)), *arguments])
-    return host_options.parse_train_options(str(root))[0]
+    return host_options.parse_options(str(root), prepare=prepare_options)[0]
 
 
 def test_what_is_filled_in(tmp_path, monkeypatch):

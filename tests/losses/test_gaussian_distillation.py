@@ -1,7 +1,7 @@
 """Inverse bridge matching on Gaussians, where the true posterior is known: the student must find it.
 
-x_0 ~ N(0, 1), x_T = x_0 + n with n ~ N(0, 1), bridge x_t = (1 - t) x_0 + t x_T + s sqrt(t (1 - t)) eps. The teachers are exact, so the distilled
-generator must reach p(x_0 | x_T) = N(x_T / 2, 1/2) where the bridge is conditional, and the law of the unconditional bridge's own
+x_0 ~ N(0, 1), x_T = x_0 + n with n ~ N(0, 1), bridge x_t = (1 - t) x_0 + t x_T + s sqrt(t (1 - t)) eps. The teachers are exact, so the
+distilled generator must reach p(x_0 | x_T) = N(x_T / 2, 1/2) where the bridge is conditional, and the law of the unconditional bridge's own
 coupling where it is not.
 """
 import pytest
