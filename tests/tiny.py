@@ -90,6 +90,8 @@ def command(*arguments, cwd: Path | None = None, processes: int = 1, module: str
     if processes > 1:
         launch += ['torch.distributed.run', f'--nproc_per_node={processes}', '--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0', '-m']
         extra = ['--launcher', 'pytorch']
-    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
+    # what is on the path already stays: `make test-stock` puts another BasicSR there
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])])
+    environment = os.environ | {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
     return subprocess.run([*launch, f'ibmd_basicsr.{module}', *map(str, arguments), *extra], cwd=cwd or REPOSITORY, env=environment,
                           capture_output=True, text=True, timeout=300)
