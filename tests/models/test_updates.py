@@ -7,6 +7,7 @@ from tiny import options
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
+
 from basicsr.models import build_model  # isort: skip
 from ibmd_basicsr.bridges import interpolate, uniform_steps
 from ibmd_basicsr.checkpoints.state_dict import load_file
