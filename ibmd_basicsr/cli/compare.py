@@ -16,6 +16,7 @@ examples:
   python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml
   python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml --limit 2 -o /tmp/quick
   python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml --fresh --device cpu
+  python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml --steps 1 5 20 100 999
 
 outputs, in the folder of the option file's `output` (relative to the project root) or of -o:
   table.md             means over the images, with the machine and the weights
@@ -35,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML), see options/compare/')
     parser.add_argument('-o', '--output', metavar='FOLDER', help="instead of the option file's output")
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
+    parser.add_argument('--steps', type=int, nargs='+', metavar='N', help='network calls, for the rows whose steps are a list')
     parser.add_argument('--limit', type=int, metavar='N', help='only the first N images')
     parser.add_argument('--fresh', action='store_true', help='ignore the results of earlier runs')
     return parser
@@ -61,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     from ibmd_basicsr.reporting.report import write_report
     from ibmd_basicsr.reporting.rows import read_rows
     opt = normalise_numbers(read_option_file(option_file))
-    rows = read_rows(opt)
+    rows = read_rows(opt, args.steps)
     try:
         device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)

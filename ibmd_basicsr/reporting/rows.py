@@ -46,8 +46,12 @@ class Row:
         raise FileNotFoundError(f'no weight file: {" or ".join(self.weights)} not found.')
 
 
-def read_rows(opt: dict[str, Any]) -> list[Row]:
+def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
     """Check the option file and return its rows, one for each number of steps.
+
+    Args:
+        opt: the option file.
+        steps: replaces the ``steps`` of the rows that list several.
 
     Raises:
         OptionError: unknown or missing keys, values that network, bridge or sampler refuse, names that are given twice.
@@ -60,6 +64,8 @@ def read_rows(opt: dict[str, Any]) -> list[Row]:
         raise OptionError('restorers: must be a list of rows with a name and a kind.')
     rows = []
     for number, block in enumerate(opt['restorers']):
+        if steps and isinstance(block, dict) and isinstance(block.get('steps'), list):
+            block = block | {'steps': steps}
         rows += _read_row(block, f'restorers[{number}]')
     names = [row.name for row in rows]
     for name in names:

@@ -194,6 +194,14 @@ def test_command_with_a_real_network(tmp_path):
     assert (tmp_path / 'out/grid.png').is_file()
 
 
+def test_steps_on_the_command_line_replace_lists(bench):
+    code, out, _, log = bench(plan(), '--steps', '1', '4')
+    assert code == 0 and '| teacher@1 ' in out and 'teacher@2' not in out
+    assert set(log) == {1, 4}
+    code, _, err, _ = bench(plan(), '--steps', '2')
+    assert code == 2 and "speed_reference: no row 'teacher@4'" in err
+
+
 def test_help_has_an_example_and_loads_no_torch():
     code = 'import sys, ibmd_basicsr.cli.compare as c; c.make_parser().format_help(); assert not {"torch", "basicsr"} & set(sys.modules)'
     subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, check=True)
