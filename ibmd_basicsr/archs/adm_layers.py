@@ -16,7 +16,9 @@ class GroupNorm32(nn.GroupNorm):
     """Group normalisation that computes half-precision input in float32 and returns the dtype it was given."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x if x.dtype == torch.float64 else x.float()).type(x.dtype)
+        # not F.group_norm, which refuses groups of one value: a 1x1 map of a tiny picture is normalised to the bias
+        wide = x if x.dtype == torch.float64 else x.float()
+        return torch.group_norm(wide, self.num_groups, self.weight, self.bias, self.eps).type(x.dtype)
 
 
 def normalization(channels: int) -> GroupNorm32:

@@ -39,14 +39,15 @@ class IterationSampler(Sampler):
         ratio: how often the set is repeated within an epoch.
 
     Attributes:
-        before_first_draw: called once, when the next epoch's first index is asked for. The loader draws a seed from torch's global
-            generator when it starts an epoch, a resumed run one more than the unbroken one; resuming restores the generators here,
-            behind that draw.
+        on_resume: epoch in which a state was saved, and what restores the generators to it; None for a new run. Called when the first
+            index of that epoch is asked for. The loader draws a seed from torch's global generator whenever it starts an epoch, and the
+            host starts the first one twice; both draws of a resumed run are ones that the unbroken run did not make.
     """
 
-    before_first_draw: ClassVar[Callable[[], None] | None] = None
+    on_resume: ClassVar[tuple[int, Callable[[], None]] | None] = None
 
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: int = 1):
+        IterationSampler.on_resume = None
         self.length = len(dataset)
         self.num_replicas, self.rank = num_replicas, rank
         self.epoch = 0
@@ -69,9 +70,8 @@ class IterationSampler(Sampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Draw]:
-        hook, IterationSampler.before_first_draw = IterationSampler.before_first_draw, None
-        if hook is not None:
-            hook()
+        if self.on_resume is not None and self.epoch <= self.on_resume[0]:
+            self.on_resume[1]()
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         order = torch.randperm(self.total_size, generator=generator).tolist()
         if self.epoch < self._start_epoch:

@@ -267,7 +267,7 @@ class BridgeModel(SRModel):
         super().resume_training(resume_state)
         rng = resume_state.get('rng', [])
         if self.opt['rank'] < len(rng):
-            IterationSampler.before_first_draw = partial(set_rng_state, rng[self.opt['rank']])
+            IterationSampler.on_resume = (resume_state['epoch'], partial(set_rng_state, rng[self.opt['rank']]))
         else:
             get_root_logger().warning('The state holds no random state for this rank: datasets of BasicSR that draw from the global '
                                       'generators will not repeat the unbroken run.')

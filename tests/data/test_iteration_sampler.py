@@ -119,15 +119,20 @@ def test_state_of_the_end_of_an_epoch_finds_that_epoch_empty():
     assert epoch(source, 1) == epoch(sampler(10, batch_size_per_gpu=2), 1)
 
 
-def test_hook_is_called_once_and_before_the_first_draw(monkeypatch):
+def test_generators_are_restored_whenever_the_resumed_epoch_starts_and_never_later():
+    """The host asks for the first epoch twice (with workers already at its prefetcher's construction), each time after a draw."""
     calls = []
-    monkeypatch.setattr(IterationSampler, 'before_first_draw', lambda: calls.append('hook'))
-    draws = iter(sampler(3))
+    source = sampler(3)
+    IterationSampler.on_resume = (1, lambda: calls.append(source.epoch))
+    draws = iter(source)
     assert calls == []
     next(draws)
-    assert calls == ['hook'] and IterationSampler.before_first_draw is None
-    indices(sampler(3))
-    assert calls == ['hook']
+    assert calls == [0]
+    epoch(source, 1)
+    epoch(source, 2)
+    assert calls == [0, 1]
+    sampler(3)
+    assert IterationSampler.on_resume is None
 
 
 def test_draw_is_an_index():
