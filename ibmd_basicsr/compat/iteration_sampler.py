@@ -30,7 +30,9 @@ class IterationSampler(Sampler):
     """Stands in for BasicSR's ``EnlargedSampler`` (same constructor): one permutation of the enlarged set per epoch.
 
     Rank r takes the draws r, r + world, r + 2 world, ... Unlike the host's, the permutation depends on the seed, and after a resume at
-    iteration ``start_iter`` the first epoch goes on behind the draws that were used up.
+    iteration ``start_iter`` the first epoch goes on behind the draws that were used up. An epoch is a whole number of batches, the last
+    one filled up from the permutation's beginning: the same batches whether one process draws them or N share them, and as many as the
+    host counts when it derives the number of epochs from ``total_iter`` (it would drop the incomplete batch, and stop early).
 
     Args:
         dataset: its ``opt`` gives ``manual_seed`` (default 0), ``batch_size_per_gpu`` and ``start_iter`` (default 0).
@@ -51,12 +53,12 @@ class IterationSampler(Sampler):
         self.length = len(dataset)
         self.num_replicas, self.rank = num_replicas, rank
         self.epoch = 0
-        self.num_samples = math.ceil(self.length * ratio / num_replicas)
-        self.total_size = self.num_samples * num_replicas
         self.seed = dataset.opt.get('manual_seed') or 0
         batch = dataset.opt.get('batch_size_per_gpu', 1)
-        # the loader drops the last, incomplete batch of an epoch
-        batches_per_epoch = max(self.num_samples // batch, 1)
+        self.images = self.length * ratio
+        batches_per_epoch = math.ceil(self.images / (batch * num_replicas))
+        self.num_samples = batches_per_epoch * batch
+        self.total_size = self.num_samples * num_replicas
         start_iter = dataset.opt.get('start_iter', 0)
         self._start_epoch = start_iter // batches_per_epoch
         self._start_sample = start_iter % batches_per_epoch * batch
@@ -73,13 +75,13 @@ class IterationSampler(Sampler):
         if self.on_resume is not None and self.epoch <= self.on_resume[0]:
             self.on_resume[1]()
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        order = torch.randperm(self.total_size, generator=generator).tolist()
+        order = torch.randperm(self.images, generator=generator).tolist()
         if self.epoch < self._start_epoch:
             first = self.num_samples
         else:
             first = self._start_sample if self.epoch == self._start_epoch else 0
         for position in range(first * self.num_replicas + self.rank, self.total_size, self.num_replicas):
-            yield Draw(order[position] % self.length, self.epoch * self.total_size + position)
+            yield Draw(order[position % self.images] % self.length, self.epoch * self.total_size + position)
 
     def __len__(self) -> int:
         return self.num_samples

@@ -87,18 +87,22 @@ def test_ranks_deal_out_what_one_rank_draws(ranks):
         assert epoch(sampler(12, ranks, rank, manual_seed=3, ratio=2), 4) == alone[rank::ranks]
 
 
-def test_uneven_sets_give_every_rank_equally_many_and_leave_nothing_out():
-    shares = [epoch(sampler(7, 3, rank)) for rank in range(3)]
-    assert [len(share) for share in shares] == [3, 3, 3]
+@pytest.mark.parametrize(('ranks', 'batch'), [(3, 1), (1, 6), (3, 2), (2, 3), (1, 3), (2, 8)])
+def test_uneven_sets_fill_up_the_last_batch_and_leave_nothing_out(ranks, batch):
+    shares = [epoch(sampler(7, ranks, rank, batch_size_per_gpu=batch)) for rank in range(ranks)]
+    per_rank = -(-7 // (ranks * batch)) * batch
+    assert [len(share) for share in shares] == [per_rank] * ranks
     assert {index for share in shares for index, _ in share} == set(range(7))
-    assert sorted(number for share in shares for _, number in share) == list(range(9))
+    assert sorted(number for share in shares for _, number in share) == list(range(per_rank * ranks))
+    alone = epoch(sampler(7, batch_size_per_gpu=ranks * batch))
+    assert shares == [alone[rank::ranks] for rank in range(ranks)]
 
 
-# 10 images in batches of 2: whole epochs of 5 iterations; 11 and 7: an image of each epoch is dropped
+# 10 images in batches of 2: whole epochs of 5 iterations; 11 and 7: the last batch of each is filled up
 @pytest.mark.parametrize('length', [10, 11, 7])
 @pytest.mark.parametrize('done', [1, 2, 4, 7])
 def test_resumed_run_goes_on_with_the_draws_of_the_unbroken_one(length, done):
-    per_epoch = length // 2
+    per_epoch = (length + 1) // 2
     unbroken = batches(sampler(length, manual_seed=5, batch_size_per_gpu=2), 2, range(4))
     assert len(unbroken) == 4 * per_epoch
     resumed = sampler(length, manual_seed=5, batch_size_per_gpu=2, start_iter=done)
