@@ -9,8 +9,8 @@ VERSION = re.search(r"^__version__ = '([^']+)'", (HERE / 'ibmd_basicsr/version.p
 README = HERE / 'README.md'
 
 INSTALL_REQUIRES = [
-    'torch>=2.2',  # networks, training; 2.2 is the first with numpy 2
-    'torchvision>=0.17',  # BasicSR imports it
+    'torch>=2.3',  # networks, training; 2.3 is the first built for numpy 2
+    'torchvision>=0.18',  # BasicSR imports it
     'numpy>=1.24',  # images, random generators of the data sets
     'opencv-python>=4.8',  # reading, writing and JPEG coding of images
     'pyyaml>=6.0',  # option files

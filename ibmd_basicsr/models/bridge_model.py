@@ -45,8 +45,10 @@ def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype 
     if amp not in ('bf16', 'auto'):
         raise OptionError(f"train.amp must be 'bf16', 'auto' or false, got {amp!r}.")
     if amp == 'auto':
-        native = (torch.cuda.is_bf16_supported(including_emulation=False) if device.type == 'cuda'
-                  else torch.cpu._is_amx_tile_supported())
+        if device.type == 'cuda':
+            native = torch.cuda.get_device_capability(device) >= (8, 0)  # older GPUs emulate it
+        else:
+            native = getattr(torch.cpu, '_is_amx_tile_supported', bool)()  # unknown to torch before 2.6
         return torch.bfloat16 if native else None
     return torch.bfloat16
 

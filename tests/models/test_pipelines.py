@@ -16,7 +16,7 @@ def run(*arguments, module='train'):
     return result.stdout + result.stderr
 
 
-def tested(root):
+def options_of_a_test_run(root):
     """Return options of a test run of the tiny teacher."""
     opt = options(root, name='tested')
     for block in ('train', 'logger'):
@@ -28,9 +28,8 @@ def tested(root):
     return opt
 
 
-
 def test_the_hosts_test_pipeline_writes_images_and_metrics(world):
-    log = run('-opt', write(world, tested(world)), module='test')
+    log = run('-opt', write(world, options_of_a_test_run(world)), module='test')
     for metric in ('psnr', 'ssim', 'lpips'):
         assert f'# {metric}: ' in log
     images = sorted((world / 'results/tested/visualization/photos_val').glob('*.png'))
@@ -44,7 +43,7 @@ def test_restoring_without_ground_truth(world):
     for i in range(2):
         photo = cv2.imread(str(world / f'photos/photo_{i}.png'))
         cv2.imwrite(str(world / f'lq/{i}.png'), photo[:9, :11])
-    opt = tested(world)
+    opt = options_of_a_test_run(world)
     opt['datasets'] = {'test_1': {'name': 'lq', 'type': 'DegradedImageDataset', 'dataroot_lq': str(world / 'lq')}}
     opt['val']['metrics'] = None
     run('-opt', write(world, opt), module='test')

@@ -1,0 +1,58 @@
+"""The weights in the repository: small, loadable by the option files that name them, and worth their place on the test photographs."""
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import REPOSITORY, command
+
+from ibmd_basicsr.checkpoints.state_dict import load_file
+from ibmd_basicsr.models import build_restorer
+
+TASKS = ('sr4x', 'jpeg10')
+FILES = [f'{task}_nano_{role}.pth' for task in TASKS for role in ('teacher', 'student')]
+
+
+def absolute(path: str) -> str:
+    return str(REPOSITORY / path)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_files_are_small_and_hold_ema_weights_alone(name):
+    path = REPOSITORY / 'weights' / name
+    assert path.stat().st_size <= 6_000_000
+    assert set(load_file(path)) == {'params_ema'}
+
+
+@pytest.mark.parametrize('file', sorted((REPOSITORY / 'options/test').glob('*.yml')), ids=lambda path: path.stem)
+def test_test_options_fit_their_weights(file: Path):
+    opt = yaml.safe_load(file.read_text())
+    restorer = build_restorer(network=opt['network_g'], bridge=opt['bridge'], weights=absolute(opt['path']['pretrain_network_g']),
+                              param_key=opt['path']['param_key_g'], sampler=opt['val']['sampler'], scale=opt['scale'])
+    # z enters the first 3x3 convolution as 2x2 patches
+    assert restorer.parameters == 2_968_236 + opt['network_g'].get('noise_channels', 0) * 4 * 9 * 32
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_student_and_teacher_restore(task, tmp_path):
+    """Three test photographs: one call of the teacher has more PSNR than the input, one call of the student less LPIPS."""
+    opt = yaml.safe_load((REPOSITORY / f'options/compare/{task}.yml').read_text())
+    opt['dataset']['dataroot_gt'] = absolute(opt['dataset']['dataroot_gt'])
+    for row in opt['restorers'][1:]:
+        row['weights'] = absolute(f'weights/{task}_nano_{row["name"]}.pth')
+    del opt['grid'], opt['speed_reference']
+    file = tmp_path / 'options' / 'compare.yml'
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(opt))
+    result = command('-opt', file, '-o', tmp_path / 'out', '--limit', 3, '--steps', 1, module='compare')
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    with open(tmp_path / 'out' / 'results.csv', newline='') as stream:
+        lines = list(csv.DictReader(stream))
+    names = [row['name'] for row in opt['restorers']]
+
+    def mean(restorer: str, metric: str) -> float:
+        values = [float(line[metric]) for line in lines if line['row'] == restorer]
+        assert len(values) == 3
+        return sum(values) / 3
+    assert mean('teacher@1', 'psnr') > mean(names[0], 'psnr') + 0.3
+    assert mean('student', 'lpips') < mean(names[0], 'lpips') - 0.02
