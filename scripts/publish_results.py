@@ -4,8 +4,8 @@
     python -m ibmd_basicsr.compare -opt options/compare/jpeg10.yml --steps 1 5 20 100 999
     python scripts/publish_results.py README.md docs/results.md
 
-A document says where a table goes by two lines, `<!-- table: results/compare/sr4x_nano -->` and `<!-- end of table -->`; what stands between
-them is replaced by that folder's table.md without its heading. So no figure is copied by hand.
+A document says where a table goes by two lines, `<!-- table: results/compare/sr4x_nano -->` and `<!-- end of table -->`; what stands
+between them is replaced by that folder's table.md without its heading. So no figure is copied by hand.
 """
 from __future__ import annotations
 
