@@ -6,12 +6,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import gcd
 
 import torch
 from torch import Tensor
 
-from ibmd_basicsr.bridges import Bridge, ancestral_sample, few_step_sample, ode_sample, sampling_grid
+from ibmd_basicsr.bridges import (
+    Bridge,
+    ancestral_sample,
+    dbim_grid,
+    dbim_sample,
+    few_step_sample,
+    heun_grid,
+    heun_sample,
+    keep_known,
+    ode_sample,
+    subset_of_grid,
+)
 from ibmd_basicsr.utils.endpoints import lq_to_x_T, pad_to_multiple, x_0_to_image
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
@@ -21,26 +33,66 @@ class SamplerOptions:
     """How to restore, as in the ``sampler`` block of option files.
 
     Attributes:
-        type: ``ancestral`` (teachers), ``ode`` (teachers trained with ``ot_ode``), ``one_step`` or ``few_step`` (students).
-        steps: number of network calls; 1 for ``one_step``. Default: 1 for students, N - 1 (999) for teachers.
+        type: for teachers ``ancestral``, ``ode`` (those trained with ``ot_ode``), ``dbim`` or ``heun`` (conditional bridges, the latter
+            VP and VE alone); for students ``one_step`` or ``few_step``.
+        steps: number of network calls; 1 for ``one_step``. Default: 1 for ``one_step``, ``trained_steps`` for ``few_step``, for teachers
+            as many as the schedule suggests (I2SB: N - 1 = 999).
         clip_denoised: clamp each estimate of the clean image to [-1, 1].
+        trained_steps: the N of a ``few_step`` student; with fewer ``steps`` it is called at N's times only. Default: ``steps``, or 1.
+        eta, order: of ``dbim``, see :func:`~ibmd_basicsr.bridges.dbim.dbim_sample`; default 0 and 1.
+        churn, guidance: of ``heun``, see :func:`~ibmd_basicsr.bridges.heun.heun_sample`; default 0.33 and 1.
 
     Raises:
-        ValueError: unknown type, or steps that do not fit it.
+        ValueError: unknown type, an option of another type, or steps that do not fit it.
     """
 
-    TYPES = ('ancestral', 'ode', 'one_step', 'few_step')
+    TYPES = ('ancestral', 'ode', 'dbim', 'heun', 'one_step', 'few_step')
+    OWN = {'few_step': {'trained_steps'}, 'dbim': {'eta', 'order'}, 'heun': {'churn', 'guidance'}}
     type: str = 'one_step'
     steps: int | None = None
     clip_denoised: bool = False
+    trained_steps: int | None = None
+    eta: float | None = None
+    order: int | None = None
+    churn: float | None = None
+    guidance: float | None = None
 
     def __post_init__(self):
         if self.type not in self.TYPES:
             raise ValueError(f'sampler.type must be one of {self.TYPES}, got {self.type!r}.')
-        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
-            raise ValueError(f'sampler.steps must be a positive integer, got {self.steps!r}.')
+        for name in ('steps', 'trained_steps'):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f'sampler.{name} must be a positive integer, got {value!r}.')
         if self.type == 'one_step' and self.steps not in (None, 1):
             raise ValueError(f'sampler.steps must be 1 for one_step, got {self.steps}.')
+        for owner, names in self.OWN.items():
+            for name in sorted(names):
+                if owner != self.type and getattr(self, name) is not None:
+                    raise ValueError(f'sampler.{name} belongs to type {owner}, not to {self.type}.')
+
+    def extras(self) -> dict[str, float | int]:
+        """Return the options of this type that are set and that its sampling function takes."""
+        return {name: getattr(self, name) for name in sorted(self.OWN.get(self.type, ()))
+                if name != 'trained_steps' and getattr(self, name) is not None}
+
+
+def make_grid(options: SamplerOptions, bridge: Bridge) -> Tensor:
+    """Return the times of a sampler, float64, first 1; for all but ``heun`` one network call between each two.
+
+    Raises:
+        ValueError: a number of steps that sampler or bridge do not know.
+    """
+    schedule = bridge.schedule
+    if options.type in ('one_step', 'few_step'):
+        trained = options.trained_steps or options.steps or 1
+        return subset_of_grid(schedule.student_grid(trained), options.steps or trained)
+    if options.type == 'heun':
+        churn = options.extras().get('churn', 0.33)
+        cost = 3 if churn else 2
+        return heun_grid(schedule, options.steps or schedule.default_calls // cost * cost + cost - 1, churn)
+    calls = options.steps or schedule.default_calls
+    return dbim_grid(schedule, calls) if options.type == 'dbim' else schedule.ancestral_grid(calls)
 
 
 class Restorer:
@@ -55,6 +107,9 @@ class Restorer:
     Attributes:
         calls: network calls per image.
         parameters: number of parameters of the network.
+
+    Raises:
+        ValueError: sampler and bridge do not fit.
     """
 
     def __init__(self, *, net: torch.nn.Module, bridge: Bridge, sampler: SamplerOptions, scale: int = 1):
@@ -62,44 +117,54 @@ class Restorer:
         self.bridge = bridge
         self.sampler = sampler
         self.scale = scale
-        if sampler.steps is not None:
-            self.calls = sampler.steps
-        else:
-            self.calls = 1 if sampler.type in ('one_step', 'few_step') else bridge.schedule.n_timestep - 1
-        self.grid = sampling_grid(bridge.schedule.n_timestep, self.calls)
+        self.grid = make_grid(sampler, bridge)
+        self.calls = len(self.grid) - 1
+        if sampler.type == 'heun':
+            self.calls = self.calls * (2 if sampler.churn == 0 else 3) - 1
         self.parameters = sum(p.numel() for p in net.parameters())
         self._pad = net.size_multiple // gcd(net.size_multiple, scale)
 
     @torch.no_grad()
-    def __call__(self, lq: Tensor, noise: PerImageNoise, on_step: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
+    def __call__(self, lq: Tensor, noise: PerImageNoise, on_step: Callable[[Tensor, Tensor], None] | None = None, *,
+                 mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """Restore ``lq``.
 
         Args:
             lq: (B, C, h, w) RGB in [0, 1] on the network's device, any size.
             noise: one generator per image; image i's result depends on its own generator only.
             on_step: called after each network call (progress bars).
+            mask: (B, 1, h, w), 1 in the hole, of inpainting tasks: all other pixels of the result are those of ``lq``, bit for bit.
+            labels: (B,) class indices for class-conditional networks.
 
         Returns:
             (B, C, scale h, scale w) in [0, 1], clamped.
 
         Raises:
-            ValueError: ``lq`` is not 4-D or has the wrong number of channels.
+            ValueError: ``lq`` is not 4-D or has the wrong number of channels, or a mask does not fit it.
         """
         if lq.ndim != 4 or lq.shape[1] != self.net.in_channels:
             raise ValueError(f'Restorer takes (B, {self.net.in_channels}, h, w), got {tuple(lq.shape)}.')
+        if mask is not None and (self.scale != 1 or mask.shape != (len(lq), 1, *lq.shape[2:])):
+            raise ValueError(f'Restorer takes masks of {(len(lq), 1, *lq.shape[2:])} at scale 1, got {tuple(mask.shape)} at scale '
+                             f'{self.scale}.')
         height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
-        x_T = lq_to_x_T(pad_to_multiple(lq, self._pad), self.scale)
-        denoise = self.bridge.denoiser(self.net)
-        common = dict(randn_like=noise.randn_like, clip_denoised=self.sampler.clip_denoised, on_step=on_step)
+        hole = None if mask is None else pad_to_multiple(mask, self._pad)
+        x_T = self.bridge.fill_hole(lq_to_x_T(pad_to_multiple(lq, self._pad), self.scale), hole, noise.randn_like)
 
         was_training = self.net.training
         self.net.eval()
         try:
-            if self.sampler.type in ('one_step', 'few_step'):
-                x_0 = few_step_sample(denoise, self.bridge.schedule, x_T, self.grid, noise_channels=self.net.noise_channels, **common)
-            else:
-                sample = ancestral_sample if self.sampler.type == 'ancestral' else ode_sample
-                x_0 = sample(denoise, self.bridge.schedule, x_T, self.grid, **common)
+            x_0 = self._sampler(labels)(schedule=self.bridge.schedule, x_T=x_T, grid=self.grid, randn_like=noise.randn_like, mask=hole,
+                                        clip_denoised=self.sampler.clip_denoised, on_step=on_step)
         finally:
             self.net.train(was_training)
-        return x_0_to_image(x_0[..., :height, :width])
+        image = x_0_to_image(x_0[..., :height, :width])
+        return image if mask is None else keep_known(image, lq, mask)
+
+    def _sampler(self, labels: Tensor | None) -> Callable[..., Tensor]:
+        """Return the sampling function with what only it takes."""
+        denoise = self.bridge.denoiser(self.net, labels)
+        if self.sampler.type in ('one_step', 'few_step'):
+            return partial(few_step_sample, denoise, noise_channels=self.net.noise_channels)
+        sample = {'ancestral': ancestral_sample, 'ode': ode_sample, 'dbim': dbim_sample, 'heun': heun_sample}[self.sampler.type]
+        return partial(sample, denoise, **self.sampler.extras())

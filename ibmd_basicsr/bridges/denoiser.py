@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ibmd_basicsr.bridges.precond import I2SBPrecond
+from ibmd_basicsr.bridges.precond import Precond
 
 
 class Denoiser(nn.Module):
@@ -13,13 +13,15 @@ class Denoiser(nn.Module):
         net: callable module ``net(x, timesteps, cond=None, z=None)`` with the raw head (see :mod:`ibmd_basicsr.bridges.precond`).
         precond: gives ``scalings(t, ndim)``.
         conditional: hand x_T to the network as ``cond`` (conditional bridges).
+        labels: (B,) class indices of the batch, handed to class-conditional networks as ``y``.
     """
 
-    def __init__(self, *, net: nn.Module, precond: I2SBPrecond, conditional: bool = False):
+    def __init__(self, *, net: nn.Module, precond: Precond, conditional: bool = False, labels: Tensor | None = None):
         super().__init__()
         self.net = net
         self.precond = precond
         self.conditional = conditional
+        self.given = {} if labels is None else {'y': labels}
 
     def forward(self, x_t: Tensor, t: Tensor, x_T: Tensor, z: Tensor | None = None) -> Tensor:
         """Estimate x_0.
@@ -34,5 +36,6 @@ class Denoiser(nn.Module):
             (B, C, H, W) in the dtype of ``x_t``, not clamped.
         """
         s = self.precond.scalings(t, x_t.ndim)
-        F_x = self.net((s.c_in * x_t).float(), s.c_noise.float(), cond=x_T.float() if self.conditional else None, z=z)
-        return s.c_skip * x_t + s.c_out.to(x_t.dtype) * F_x.to(x_t.dtype)
+        cond = x_T.float() if self.conditional else None
+        F_x = self.net((s.c_in * x_t).float(), s.c_noise.float(), cond=cond, z=z, **self.given)
+        return (s.c_skip * x_t).to(x_t.dtype) + s.c_out.to(x_t.dtype) * F_x.to(x_t.dtype)

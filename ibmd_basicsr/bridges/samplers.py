@@ -2,6 +2,9 @@
 
 The state is float64 and is cast at the network's border only. Noise is drawn in float32 by ``randn_like`` in the order of the published
 programs: one draw a step, after the network call, none at the last step.
+
+All take a mask of an inpainting task, 1 in the hole and 0 where the pixel of x_T is known. Here are the walks by posteriors;
+:mod:`~ibmd_basicsr.bridges.dbim` and :mod:`~ibmd_basicsr.bridges.heun` hold those of conditional bridges.
 """
 from __future__ import annotations
 
@@ -10,19 +13,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ibmd_basicsr.bridges.schedules import I2SBSchedule
+from ibmd_basicsr.bridges.schedules import BridgeSchedule
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 RandnLike = Callable[[Tensor], Tensor]
 OnStep = Callable[[Tensor, Tensor], None]
 
 
-def ancestral_sample(denoise: Denoise, schedule: I2SBSchedule, x_T: Tensor, grid: Tensor, *, randn_like: RandnLike,
-                     clip_denoised: bool = False, on_step: OnStep | None = None) -> Tensor:
+def estimate(denoise: Denoise, x: Tensor, t: Tensor, x_T: Tensor, *, clip_denoised: bool, mask: Tensor | None = None) -> Tensor:
+    """Return x0_hat (float64) of the whole batch at one time t (scalar), clamped to [-1, 1] if asked, known pixels replaced by x_T's.
+
+    The replacement is DBIM's for inpainting; pass no mask to leave the estimate as it is.
+    """
+    x0_hat = denoise(x, t.to(x.device).expand(len(x)), x_T).double()
+    if clip_denoised:
+        x0_hat = x0_hat.clamp(-1, 1)
+    return x0_hat if mask is None else keep_known(x0_hat, x_T.double(), mask)
+
+
+def keep_known(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+    """Return ``x`` in the hole (mask 1) and ``known`` elsewhere, bit for bit; mask (B, 1, H, W)."""
+    return torch.where(mask.bool(), x, known)
+
+
+def ancestral_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, grid: Tensor, *, randn_like: RandnLike,
+                     clip_denoised: bool = False, mask: Tensor | None = None, on_step: OnStep | None = None) -> Tensor:
     """Walk the bridge from t = 1 to t = 0 by the posterior q(x_s | x_t, x0_hat) (I2SB algorithm 2).
 
     On a schedule with ``ot_ode`` the posterior has no noise and this is I2SB's OT-ODE sampler. As in the published program the last
-    state is the posterior mean at step 0, which still holds a little of x_t (I2SB's schedule does not end at the clean image).
+    state is the posterior mean at step 0, which still holds a little of x_t (I2SB's schedule does not end at the clean image), and with
+    a mask the known pixels of every state are x_T's with the bridge's noise at that time, at the last step of std 0.01.
 
     Args:
         denoise: estimate of x_0 from (x_t, t, x_T).
@@ -31,6 +51,7 @@ def ancestral_sample(denoise: Denoise, schedule: I2SBSchedule, x_T: Tensor, grid
         grid: (calls + 1,) float64 times from 1 down to 0; one network call between each two.
         randn_like: standard normal of the shape of its float32 argument.
         clip_denoised: clamp each x0_hat to [-1, 1].
+        mask: (B, 1, H, W), 1 in the hole; None for tasks without one.
         on_step: called with (x0_hat, new state) after each step.
 
     Returns:
@@ -38,21 +59,24 @@ def ancestral_sample(denoise: Denoise, schedule: I2SBSchedule, x_T: Tensor, grid
     """
     x = x_T.double()
     for t_now, t_next in zip(grid[:-1], grid[1:], strict=True):
-        t = t_now.to(x.device).expand(len(x))
-        x0_hat = denoise(x, t, x_T)
-        if clip_denoised:
-            x0_hat = x0_hat.clamp(-1, 1)
-        posterior = schedule.posterior(t_next.to(x.device).expand(len(x)), t, x.ndim)
+        t, s = (time.to(x.device).expand(len(x)) for time in (t_now, t_next))
+        x0_hat = estimate(denoise, x, t_now, x_T, clip_denoised=clip_denoised)
+        posterior = schedule.posterior(s, t, x.ndim)
         x = posterior.on_x_0 * x0_hat + posterior.on_x_t * x
         if t_next > 0 and not schedule.ot_ode:
             x = x + posterior.std * randn_like(x.float()).double()
+        if mask is not None:
+            known = x_T.double()
+            if not schedule.ot_ode:
+                known = known + schedule.coefficients(s, x.ndim).c_t * randn_like(x.float()).double()
+            x = keep_known(x, known, mask)
         if on_step is not None:
             on_step(x0_hat, x)
     return x.to(x_T.dtype)
 
 
-def ode_sample(denoise: Denoise, schedule: I2SBSchedule, x_T: Tensor, grid: Tensor, *, randn_like: RandnLike | None = None,
-               clip_denoised: bool = False, on_step: OnStep | None = None) -> Tensor:
+def ode_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, grid: Tensor, *, randn_like: RandnLike | None = None,
+               clip_denoised: bool = False, mask: Tensor | None = None, on_step: OnStep | None = None) -> Tensor:
     """Walk the bridge along its optimal-transport ODE: the posterior means without noise (I2SB section 3.3).
 
     Same arguments as :func:`ancestral_sample`; ``randn_like`` is not used. On a teacher that was trained with noise the result is
@@ -61,28 +85,35 @@ def ode_sample(denoise: Denoise, schedule: I2SBSchedule, x_T: Tensor, grid: Tens
     def no_noise(x: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
-    return ancestral_sample(denoise, schedule, x_T, grid, randn_like=no_noise, clip_denoised=clip_denoised, on_step=on_step)
+    return ancestral_sample(denoise, schedule, x_T, grid, randn_like=no_noise, clip_denoised=clip_denoised, mask=mask, on_step=on_step)
 
 
-def few_step_sample(denoise: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor], schedule: I2SBSchedule, x_T: Tensor,
+def few_step_sample(denoise: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor], schedule: BridgeSchedule, x_T: Tensor,
                     grid: Tensor, *, randn_like: RandnLike, noise_channels: int = 0, clip_denoised: bool = False,
-                    on_step: OnStep | None = None) -> Tensor:
+                    mask: Tensor | None = None, on_step: OnStep | None = None) -> Tensor:
     """Restore with a student in ``len(grid) - 1`` calls (IBMD section 3.5).
 
     ``x_0 = G(x_t, z, t)``, then back onto the bridge by the posterior at the next time. The last estimate is returned as it is, so one
-    step is one call of ``G(x_T, z)``. ``z`` has ``noise_channels`` channels and is drawn before each call.
+    step is one call of ``G(x_T, z)``; with a mask its known pixels are x_T's. ``z`` has ``noise_channels`` channels and is drawn before
+    each call.
     """
     x = x_T.double()
     for i, t_now in enumerate(grid[:-1]):
-        t = t_now.to(x.device).expand(len(x))
         z = randn_like(x_T.new_empty(len(x), noise_channels, *x.shape[2:])) if noise_channels else None
-        x0_hat = denoise(x.to(x_T.dtype), t, x_T, z).double()
-        if clip_denoised:
-            x0_hat = x0_hat.clamp(-1, 1)
+
+        def student(x_t: Tensor, t: Tensor, x_T: Tensor, z: Tensor | None = z) -> Tensor:
+            return denoise(x_t.to(x_T.dtype), t, x_T, z)
+
+        x0_hat = estimate(student, x, t_now, x_T, clip_denoised=clip_denoised, mask=mask)
         if i + 2 < len(grid):
-            posterior = schedule.posterior(grid[i + 1].to(x.device).expand(len(x)), t, x.ndim)
-            noise = 0.0 if schedule.ot_ode else posterior.std * randn_like(x.float()).double()
-            x = posterior.on_x_0 * x0_hat + posterior.on_x_t * x + noise
+            x = rebridge(schedule, x, x0_hat, t_now, grid[i + 1], randn_like)
         if on_step is not None:
             on_step(x0_hat, x)
     return x0_hat.to(x_T.dtype)
+
+
+def rebridge(schedule: BridgeSchedule, x: Tensor, x_0: Tensor, t_now: Tensor, t_next: Tensor, randn_like: RandnLike) -> Tensor:
+    """Draw x_s ~ q(x_s | x_t, x_0), float64, for the scalar times t = ``t_now`` and s = ``t_next`` of a whole batch."""
+    posterior = schedule.posterior(t_next.to(x.device).expand(len(x)), t_now.to(x.device).expand(len(x)), x.ndim)
+    noise = 0.0 if schedule.ot_ode else posterior.std * randn_like(x.float()).double()
+    return posterior.on_x_0 * x_0 + posterior.on_x_t * x + noise

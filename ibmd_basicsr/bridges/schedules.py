@@ -1,13 +1,18 @@
 """Bridge schedules: the scalars of ``x_t = a_t x_T + b_t x_0 + c_t eps`` and of the reverse posterior, in float64.
 
 Notation (docs/notation.md): x_0 clean image, x_T corrupted image, t in [0, 1] with t = 0 clean and t = 1 corrupted.
+
+Here is what all schedules have in common, and those of I2SB; :mod:`~ibmd_basicsr.bridges.linear_schedules` holds DDBM's VP and VE.
 """
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ibmd_basicsr.bridges.timesteps import sampling_grid, uniform_steps
 
 
 def expand_time(t: Tensor, ndim: int) -> Tensor:
@@ -35,7 +40,53 @@ class Posterior:
     std: Tensor
 
 
-class I2SBSchedule:
+class BridgeSchedule(ABC):
+    """What samplers, models and losses know of a schedule.
+
+    Attributes:
+        ot_ode: the deterministic variant, c_t = 0 and no noise in the posterior.
+        t_max: native time of t = 1 (DDBM's sigma_max); t t_max is the time of the published program.
+        t_min: smallest t that networks are trained at and samplers stop at.
+        max_calls: largest number of network calls of an ancestral walk, None if there is no limit.
+        default_calls: number of calls of a teacher unless something else is asked for.
+    """
+
+    ot_ode: bool = False
+    t_max: float = 1.0
+    t_min: float = 0.0
+    max_calls: int | None = None
+    default_calls: int = 100
+
+    @abstractmethod
+    def coefficients(self, t: Tensor, ndim: int = 4) -> Coefficients:
+        """Return a_t, b_t, c_t for times t (B,) in [0, 1]."""
+
+    @abstractmethod
+    def posterior(self, s: Tensor, t: Tensor, ndim: int = 4) -> Posterior:
+        """Return q(x_s | x_t, x_0) for times s < t, both (B,): of the Markov bridge, hence without x_T."""
+
+    @abstractmethod
+    def network_time(self, t: Tensor) -> Tensor:
+        """Return what the network is given as its time, (B,) float64 (c_noise)."""
+
+    @abstractmethod
+    def training_times(self, u: Tensor, below: Tensor | None = None) -> Tensor:
+        """Map uniform draws u (B,) on [0, 1) to training times; only times before ``below`` (B,), if given."""
+
+    @abstractmethod
+    def ancestral_grid(self, calls: int) -> Tensor:
+        """Return (calls + 1,) times from 1 down to 0 for a walk by posteriors.
+
+        Raises:
+            ValueError: more calls than the schedule has steps.
+        """
+
+    @abstractmethod
+    def student_grid(self, steps: int) -> Tensor:
+        """Return (steps + 1,) times from 1 down: those at which a student of so many steps is called, and the end."""
+
+
+class I2SBSchedule(BridgeSchedule):
     """The discrete schedule of I2SB (arXiv 2302.05872) as its published checkpoints use it.
 
     With N steps, ``beta_i = linspace(sqrt(1e-4), sqrt(beta_max/N), N)_i^2`` for the first half, mirrored for the second;
@@ -66,6 +117,7 @@ class I2SBSchedule:
         self.n_timestep = n_timestep
         self.beta_max = beta_max
         self.ot_ode = ot_ode
+        self.max_calls = self.default_calls = n_timestep - 1
 
         half = torch.linspace(self.LINEAR_START**0.5, (beta_max / n_timestep)**0.5, n_timestep, dtype=torch.float64)[:n_timestep // 2]**2
         self.betas = torch.cat([half, half.flip(0)])
@@ -122,9 +174,55 @@ class I2SBSchedule:
         return Posterior(on_x_0=self._out(delta / var_t, t, ndim), on_x_t=self._out(var_s / var_t, t, ndim),
                          std=self._out(std, t, ndim))
 
+    def training_times(self, u: Tensor, below: Tensor | None = None) -> Tensor:
+        """Return times uniform over all steps 0..N-1, or over those before the step of ``below`` (see :class:`BridgeSchedule`)."""
+        last = self.n_timestep - 1 if below is None else self.index(below).to(u.device) - 1
+        return uniform_steps(u, n_timestep=self.n_timestep, last=last)
+
+    def ancestral_grid(self, calls: int) -> Tensor:
+        """Return the published grid: steps 0..N-1 as evenly spaced as I2SB spaces them (see :class:`BridgeSchedule`)."""
+        return sampling_grid(self.n_timestep, calls)
+
+    def student_grid(self, steps: int) -> Tensor:
+        """Return the ancestral grid: a student of 4 steps is called at the steps 999, 749, 500 and 250."""
+        return self.ancestral_grid(steps)
+
     @staticmethod
     def _out(values: Tensor, like: Tensor, ndim: int) -> Tensor:
         return expand_time(values.to(like.device), ndim)
+
+
+class I2SBEndpointSchedule(I2SBSchedule):
+    """I2SB's variances in the parametrisation of DBIM (arXiv 2405.15885), whose inpainting checkpoint was trained with it.
+
+    With ``rho_n = sigma_n``, ``rhobar_n = sbar_n`` and ``rho_T = sigma_{N-1}``: ``a = rho^2/rho_T^2``, ``b = rhobar^2/rho_T^2``,
+    ``c = rho rhobar/rho_T``. Since both sums are inclusive, a + b exceeds 1 by up to 1.8e-3 (beta_max = 0.3). Times are drawn from the
+    continuum [1e-4, 1] and rounded to steps where a scalar is read. Arguments as for :class:`I2SBSchedule`.
+    """
+
+    t_min = 1e-4
+    default_calls = 100
+
+    def __init__(self, *, n_timestep: int = 1000, beta_max: float = 1.0):
+        super().__init__(n_timestep=n_timestep, beta_max=beta_max)
+        self.default_calls = min(type(self).default_calls, n_timestep - 1)
+
+    def coefficients(self, t: Tensor, ndim: int = 4) -> Coefficients:
+        """Return a_t, b_t, c_t for times t (B,) (DBIM table of schedules)."""
+        n = self.index(t)
+        fwd, bwd, end = self.variance_fwd[n], self.variance_bwd[n], self.variance_fwd[-1]
+        return Coefficients(a_t=self._out(fwd / end, t, ndim), b_t=self._out(bwd / end, t, ndim),
+                            c_t=self._out((fwd * bwd / end).sqrt(), t, ndim))
+
+    def training_times(self, u: Tensor, below: Tensor | None = None) -> Tensor:
+        """Return times uniform on [t_min, 1], or over the steps before that of ``below``."""
+        return continuous_times(u, self.t_min) if below is None else super().training_times(u, below)
+
+
+def continuous_times(u: Tensor, t_min: float, below: Tensor | None = None) -> Tensor:
+    """Map uniform draws u (B,) on [0, 1) to times uniform on [t_min, 1], or on [t_min, below] with ``below`` (B,)."""
+    top = 1.0 if below is None else below.to(u.device, torch.float64)
+    return t_min + u.double() * (top - t_min)
 
 
 def interpolate(coefficients: Coefficients, x_0: Tensor, x_T: Tensor, eps: Tensor) -> Tensor:
