@@ -19,6 +19,7 @@ examples:
   python -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml
   python -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml --auto_resume
   python -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml --force_yml train:optim_g:lr=1e-4 num_gpu=0
+  python -m ibmd_basicsr.train -opt options/paper/sr4x_ibmd.yml --dry-run
   torchrun --nproc_per_node=2 -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml --launcher pytorch
 
 outputs, in the project root (the folder that holds the options/ folder with the option file, else the working directory):
@@ -54,6 +55,10 @@ def make_parser(is_train: bool) -> argparse.ArgumentParser:
                         help='how the processes of a run on several GPUs (or CPUs) were started: torchrun is "pytorch"')
     parser.add_argument('--auto_resume', action='store_true',
                         help='continue from the newest readable state of this experiment' if is_train else argparse.SUPPRESS)
+    if is_train:
+        parser.add_argument('--dry-run', '--dry_run', action='store_true',
+                            help='check the option file without data, weights or GPUs; print networks, passes and FLOPs of an iteration, '
+                                 'estimates of memory per GPU and of GPU hours, and all options; write nothing')
     parser.add_argument('--debug', action='store_true',
                         help='name the run debug_NAME, log every iteration, validate and save every 8; show tracebacks')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)  # set by old launchers
@@ -92,6 +97,10 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
     from ibmd_basicsr import compat
     for name in PLUGIN_PACKAGES:
         importlib.import_module(f'ibmd_basicsr.{name}')
+    if getattr(args, 'dry_run', False):
+        from ibmd_basicsr.cli.dry_run import dry_run
+        dry_run(root, args.launcher)
+        return
     from ibmd_basicsr.models.option_rules import prepare_options
     compat.install(prepare_options)
     module = importlib.import_module('basicsr.train' if is_train else 'basicsr.test')
@@ -106,7 +115,8 @@ def _host_arguments(args: argparse.Namespace, option_file: Path) -> list[str]:
     """Return the command line for the host's parser: the same, with an absolute option file."""
     flags = [f'--{name}' for name in ('auto_resume', 'debug') if getattr(args, name)]
     forced = ['--force_yml', *args.force_yml] if args.force_yml else []
-    return ['-opt', str(option_file), '--launcher', args.launcher, '--local_rank', str(args.local_rank), *flags, *forced]
+    launcher = 'none' if getattr(args, 'dry_run', False) else args.launcher  # a dry run joins no process group
+    return ['-opt', str(option_file), '--launcher', launcher, '--local_rank', str(args.local_rank), *flags, *forced]
 
 
 def _print_error(message: str, args: argparse.Namespace, everywhere: bool) -> None:

@@ -12,23 +12,27 @@ class BridgeMatchingLoss(nn.Module):
     Args (keyword only):
         loss_weight: factor of the whole loss.
         time_weight: name of lambda(t), looked up by the model: ``inverse_variance`` (1/sigma_t^2; then the loss is the plain MSE of
-            I2SB's raw network output) or ``uniform`` (1).
+            I2SB's raw network output; of any, with 1/c_out^2) or ``uniform`` (1).
+        mask_only: count the pixels in the hole of inpainting tasks alone; the mean is still over all, as in I2SB.
     """
 
-    def __init__(self, *, loss_weight: float = 1.0, time_weight: str = 'inverse_variance'):
+    def __init__(self, *, loss_weight: float = 1.0, time_weight: str = 'inverse_variance', mask_only: bool = True):
         super().__init__()
         self.loss_weight = loss_weight
         self.time_weight = time_weight
+        self.mask_only = mask_only
 
-    def forward(self, x0_hat: Tensor, x_0: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x0_hat: Tensor, x_0: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the scalar loss.
 
         Args:
             x0_hat: (B, C, H, W) estimate of the clean image, [-1, 1].
             x_0: (B, C, H, W) the clean image; no gradient is sent to it by this function's caller.
             weight: lambda(t), broadcastable against the batch.
+            mask: (B, 1, H, W), 1 in the hole; None for tasks without one.
         """
-        return self.loss_weight * (weight * (x0_hat - x_0).square()).mean()
+        loss = weight * (x0_hat - x_0).square()
+        return self.loss_weight * (loss if mask is None or not self.mask_only else loss * mask).mean()
 
 
 @LOSS_REGISTRY.register()
@@ -45,6 +49,7 @@ class InverseBridgeLoss(nn.Module):
             ``x0_only`` detaches x_t (what the released code does for I2SB's SR and JPEG), leaving ``2 lambda (f - r)`` on x_0.
         alpha: 0.5 is the exact objective; SiD (arXiv 2404.04057) uses up to 1.2.
         normalize: divide each image's loss by its detached mean |r - x_0| (SiD).
+        mask_only: as in :class:`BridgeMatchingLoss`.
 
     Raises:
         ValueError: unknown ``gradient``.
@@ -53,7 +58,7 @@ class InverseBridgeLoss(nn.Module):
     GRADIENTS = ('full', 'x0_only')
 
     def __init__(self, *, loss_weight: float = 1.0, time_weight: str = 'uniform', gradient: str = 'full', alpha: float = 0.5,
-                 normalize: bool = False):
+                 normalize: bool = False, mask_only: bool = True):
         super().__init__()
         if gradient not in self.GRADIENTS:
             raise ValueError(f'InverseBridgeLoss: gradient must be one of {self.GRADIENTS}, got {gradient!r}.')
@@ -62,21 +67,25 @@ class InverseBridgeLoss(nn.Module):
         self.gradient = gradient
         self.alpha = alpha
         self.normalize = normalize
+        self.mask_only = mask_only
 
     def network_input(self, x_t: Tensor) -> Tensor:
         """Return x_t as the two frozen networks shall see it: with its gradient (``full``) or without (``x0_only``)."""
         return x_t if self.gradient == 'full' else x_t.detach()
 
-    def forward(self, teacher_x0: Tensor, bridge_x0: Tensor, x_0: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, teacher_x0: Tensor, bridge_x0: Tensor, x_0: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the scalar loss.
 
         Args:
             teacher_x0, bridge_x0: (B, C, H, W) estimates r and f of the clean image.
             x_0: (B, C, H, W) the student's output.
             weight: lambda(t), broadcastable against the batch.
+            mask: (B, 1, H, W), 1 in the hole; None for tasks without one.
         """
         gap, residual = teacher_x0 - bridge_x0, teacher_x0 - x_0
         loss = 2 * weight * (gap * residual - self.alpha * gap.square())
+        if mask is not None and self.mask_only:
+            loss = loss * mask
         if self.normalize:
             loss = loss / residual.detach().abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
         return self.loss_weight * loss.mean()

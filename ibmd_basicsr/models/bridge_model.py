@@ -4,6 +4,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks and losses)
 import ibmd_basicsr.losses  # noqa: F401
-from ibmd_basicsr.bridges import TIME_WEIGHTS, build_bridge, interpolate, uniform_steps
+from ibmd_basicsr.bridges import TIME_WEIGHTS, build_bridge, expand_time, interpolate
 from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_strictly, save_atomically
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
@@ -174,6 +175,7 @@ class BridgeModel(SRModel):
         self.lq = data['lq'].to(self.device, non_blocking=True)
         self.names = [Path(path).stem for path in data['lq_path']]
         self.x_T = lq_to_x_T(self.lq, self.opt['scale'])
+        self.mask, self.labels = (data[key].to(self.device, non_blocking=True) if key in data else None for key in ('mask', 'label'))
         if 'gt' in data:
             self.gt = data['gt'].to(self.device, non_blocking=True)
             self.x_0 = gt_to_x_0(self.gt)
@@ -181,7 +183,7 @@ class BridgeModel(SRModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of bridge matching: x_t ~ q(x_t | x_0, x_T), regress x_0."""
         noise = self._training_noise(current_iter)
-        t = uniform_steps(noise.rand(self.device), n_timestep=self.bridge.schedule.n_timestep)
+        t = self.bridge.schedule.training_times(noise.rand(self.device))
         loss = self._bridge_matching(self.net_g, self.x_0, t, noise)
         grad_norm = self._step(self.net_g, self.optimizer_g, loss, 'l_bridge', current_iter)
         self._terms.update(l_bridge=loss.detach(), grad_g=grad_norm)
@@ -189,18 +191,29 @@ class BridgeModel(SRModel):
             self.model_ema(self.ema_decay)
 
     def _training_noise(self, current_iter: int) -> PerImageNoise:
-        return PerImageNoise.for_training(self.opt['manual_seed'], current_iter, batch=len(self.x_T), rank=self.opt['rank'],
-                                          world_size=self.opt['world_size'], device=self.device)
+        """Return the iteration's source of noise, after the hole of x_T (inpainting tasks) has been filled from it."""
+        noise = PerImageNoise.for_training(self.opt['manual_seed'], current_iter, batch=len(self.x_T), rank=self.opt['rank'],
+                                           world_size=self.opt['world_size'], device=self.device)
+        self.x_T = self.bridge.fill_hole(self.x_T, self.mask, noise.randn_like)
+        return noise
 
     def _bridge_matching(self, net: nn.Module, x_0: Tensor, t: Tensor, noise: PerImageNoise) -> Tensor:
         """Return the bridge-matching loss of ``net`` on clean images ``x_0`` and the batch's x_T."""
         x_t = interpolate(self.bridge.schedule.coefficients(t), x_0, self.x_T, noise.randn_like(x_0))
-        x0_hat = self._denoise(net, x_t, t)
-        return self.cri_bridge(x0_hat, x_0, self.bridge_weight(self.bridge.schedule.sigma(t)).to(x_0.dtype))
+        return self._regression(net, x_t, x_0, t)
+
+    def _regression(self, net: nn.Module, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """Return ``E lambda(t) |x0_hat(x_t, t) - x_0|^2`` of ``net`` on given bridge samples."""
+        return self.cri_bridge(self._denoise(net, x_t, t), x_0, self._weight(self.bridge_weight, t, x_0), self.mask)
+
+    def _weight(self, time_weight: Callable[[Tensor, Tensor], Tensor], t: Tensor, x_0: Tensor) -> Tensor:
+        """Return lambda(t), broadcastable against ``x_0`` and in its dtype."""
+        c_out = self.bridge.precond.scalings(t, x_0.ndim).c_out
+        return time_weight(expand_time(t, x_0.ndim), c_out).to(x_0.dtype)
 
     def _denoise(self, net: nn.Module, x_t: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
-            return self.bridge.denoiser(net)(x_t, t, self.x_T, z)
+            return self.bridge.denoiser(net, self.labels)(x_t, t, self.x_T, z)
 
     def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, label: str, current_iter: int) -> Tensor:
         """Backward, clip, check, step; return the gradient norm before clipping.
@@ -237,7 +250,8 @@ class BridgeModel(SRModel):
         net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
         restorer = Restorer(net=net, bridge=self.bridge, sampler=SamplerOptions(**(self.opt['val'].get('sampler') or {})),
                             scale=self.opt['scale'])
-        self.output = restorer(self.lq, PerImageNoise.for_images(self.opt.get('manual_seed') or 0, self.names))
+        self.output = restorer(self.lq, PerImageNoise.for_images(self.opt.get('manual_seed') or 0, self.names), mask=self.mask,
+                               labels=self.labels)
 
     # ------------------------------------------------------------ save, resume
     def save_network(self, net, net_label: str, current_iter: int, param_key='params') -> None:

@@ -1,7 +1,8 @@
-"""IBMDModel: inverse bridge matching distillation of a trained bridge into a one-step generator, inside BasicSR's loop."""
+"""IBMDModel: inverse bridge matching distillation of a trained bridge into a generator of one or a few steps, inside BasicSR's loop."""
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from basicsr.archs import build_network
@@ -10,12 +11,52 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from ibmd_basicsr.bridges import interpolate, uniform_steps
+from ibmd_basicsr.bridges import interpolate, keep_known, rebridge
 from ibmd_basicsr.checkpoints.state_dict import load_strictly, widen_entrance
 from ibmd_basicsr.models.bridge_model import BridgeModel
 from ibmd_basicsr.models.builders import build_frozen_network
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.seeding import PerImageNoise
+from ibmd_basicsr.utils.seeding import PerImageNoise, derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentOptions:
+    """How many steps the student has and how it is trained for them: the block ``train.student`` (IBMD section 3.5).
+
+    The N times t_n are those of the schedule's ``student_grid``. Training inputs x_{t_n} come from the student's own rollout without
+    gradient, as inference makes them.
+
+    Attributes:
+        steps: N. With 1 the input is x_T and both schemes are the same.
+        scheme: what the authors' released code does for either family of bridges.
+
+            * ``posterior`` (I2SB): the EMA student walks all N steps to x_0; t_n is drawn for each image; x_{t_n} ~ q(. | x_0, x_T), x_T
+              itself at t = 1; loss times lie before t_n and x_t ~ q(x_t | x_{t_n}, x_0').
+            * ``bridge`` (DDBM): one t_n for the whole batch, on all ranks; the student itself walks down to it; loss times are all times
+              and x_t ~ q(x_t | x_0', x_T).
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    SCHEMES = ('posterior', 'bridge')
+    steps: int = 1
+    scheme: str = 'posterior'
+
+    def __post_init__(self):
+        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
+            raise ValueError(f'steps must be a positive integer, got {self.steps!r}.')
+        if self.scheme not in self.SCHEMES:
+            raise ValueError(f'scheme must be one of {self.SCHEMES}, got {self.scheme!r}.')
+
+
+@dataclass(frozen=True)
+class StudentPass:
+    """One pass of the student: x_0 = G(x_n, z, t_n), with the input x_n (B, C, H, W) and its times t_n (B,)."""
+
+    x_0: Tensor
+    x_n: Tensor
+    t_n: Tensor
 
 
 @MODEL_REGISTRY.register()
@@ -37,6 +78,8 @@ class IBMDModel(BridgeModel):
         self.bridge_updates = self.opt['train'].get('bridge_updates_per_student', 5)
         if not isinstance(self.bridge_updates, int) or self.bridge_updates < 1:
             raise OptionError(f'train.bridge_updates_per_student must be an integer of at least 1, got {self.bridge_updates!r}.')
+        self.student = StudentOptions(**(self.opt['train'].get('student') or {}))
+        self.student_grid = self.bridge.schedule.student_grid(self.student.steps)
         options = self.opt['teacher']
         self.teacher = build_frozen_network(options['network'], options['weights'], options.get('param_key', 'params_ema'), self.device)
         self._build_bridge_network()
@@ -76,13 +119,13 @@ class IBMDModel(BridgeModel):
         self._let_learn(student_turn)
         noise = self._training_noise(current_iter)
         if student_turn:
-            loss = self._student_loss(noise)
+            loss = self._student_loss(noise, current_iter)
             self._terms['l_g'] = loss.detach()
             self._terms['grad_g'] = self._step(self.net_g, self.optimizer_g, loss, 'l_g', current_iter)
             if self.ema_decay > 0:
                 self.model_ema(self.ema_decay)
         else:
-            loss = self._bridge_loss(noise)
+            loss = self._bridge_loss(noise, current_iter)
             self._terms['l_bridge'] = loss.detach()
             self._terms['grad_bridge'] = self._step(self.net_bridge, self.optimizer_bridge, loss, 'l_bridge', current_iter)
 
@@ -91,33 +134,73 @@ class IBMDModel(BridgeModel):
         self.net_g.requires_grad_(student_turn)
         self.net_bridge.requires_grad_(not student_turn)
 
-    def _bridge_loss(self, noise: PerImageNoise) -> Tensor:
+    def _bridge_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
         """Bridge matching on the student's outputs (IBMD eq. 12, inner problem)."""
         with torch.no_grad():
-            x_0 = self._generate(self.get_bare_model(self.net_g), noise)
-        return self._bridge_matching(self.net_bridge, x_0, self._draw_times(noise), noise)
+            drawn = self._student_pass(self.get_bare_model(self.net_g), noise, current_iter)
+            x_t, t = self._bridge_sample(drawn, noise)
+        return self._regression(self.net_bridge, x_t, drawn.x_0, t)
 
-    def _student_loss(self, noise: PerImageNoise) -> Tensor:
+    def _student_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
         """The inverse problem (IBMD eq. 12, outer): the gradient runs through x_0 and, for ``gradient: full``, through x_t."""
-        x_0 = self._generate(self.net_g, noise)
-        t = self._draw_times(noise)
-        x_t = interpolate(self.bridge.schedule.coefficients(t), x_0, self.x_T, noise.randn_like(x_0))
+        drawn = self._student_pass(self.net_g, noise, current_iter)
+        x_t, t = self._bridge_sample(drawn, noise)
         x_t = self.cri_ibmd.network_input(x_t)
         teacher_x0 = self._denoise(self.teacher, x_t, t)
         bridge_x0 = self._denoise(self.get_bare_model(self.net_bridge), x_t, t)
-        self._log_diagnostics(teacher_x0, bridge_x0, x_0)
-        return self.cri_ibmd(teacher_x0, bridge_x0, x_0, self.ibmd_weight(self.bridge.schedule.sigma(t)).to(x_0.dtype))
+        self._log_diagnostics(teacher_x0, bridge_x0, drawn.x_0)
+        return self.cri_ibmd(teacher_x0, bridge_x0, drawn.x_0, self._weight(self.ibmd_weight, t, drawn.x_0), self.mask)
 
-    def _generate(self, net: torch.nn.Module, noise: PerImageNoise) -> Tensor:
-        """Return x_0 = G(x_T, z) in one call at t = 1."""
+    def _student_pass(self, net: torch.nn.Module, noise: PerImageNoise, current_iter: int) -> StudentPass:
+        """Call ``net`` once, at a time and on an input that inference will meet; the gradient runs through this call alone."""
+        with torch.no_grad():
+            x_n, t_n = self._student_input(noise, current_iter)
+        return StudentPass(self._generate(net, x_n, t_n, noise), x_n, t_n)
+
+    def _student_input(self, noise: PerImageNoise, current_iter: int) -> tuple[Tensor, Tensor]:
+        """Return x_{t_n} and t_n (B,) by the student's scheme (:class:`StudentOptions`)."""
+        steps, grid = self.student.steps, self.student_grid.to(self.device)
+        student = self.get_bare_model(self.net_g)
+        if steps == 1:
+            return self.x_T, grid[:1].expand(len(self.x_T))
+        if self.student.scheme == 'bridge':
+            n = derive_seed('student_step', self.opt['manual_seed'], current_iter) % steps
+            x, x_0 = self._rollout(student, n, noise)
+            if n:
+                x = rebridge(self.bridge.schedule, x, x_0, grid[n - 1], grid[n], noise.randn_like)
+            return x.to(self.x_T.dtype), grid[n].expand(len(x))
+        _, x_0 = self._rollout(self.net_g_ema if self.ema_decay > 0 else student, steps, noise)
+        n = (noise.rand(self.device) * steps).long()
+        x_n = interpolate(self.bridge.schedule.coefficients(grid[n]), x_0, self.x_T, noise.randn_like(x_0))
+        return torch.where((n == 0).reshape(-1, 1, 1, 1), self.x_T, x_n), grid[n]
+
+    def _rollout(self, net: torch.nn.Module, calls: int, noise: PerImageNoise) -> tuple[Tensor, Tensor | None]:
+        """Walk ``calls`` steps of the student's grid from x_T; return the last call's input (float64) and its x_0 (None without calls)."""
+        x, x_0, grid = self.x_T.double(), None, self.student_grid.to(self.device)
+        for n in range(calls):
+            if n:
+                x = rebridge(self.bridge.schedule, x, x_0, grid[n - 1], grid[n], noise.randn_like)
+            x_0 = self._generate(net, x.to(self.x_T.dtype), grid[n].expand(len(x)), noise)
+        return x, x_0
+
+    def _generate(self, net: torch.nn.Module, x_t: Tensor, t: Tensor, noise: PerImageNoise) -> Tensor:
+        """Return G(x_t, z, t); outside the hole of an inpainting task its pixels are those of x_T."""
         channels = self.get_bare_model(net).noise_channels
-        z = noise.randn_like(self.x_T.new_empty(len(self.x_T), channels, *self.x_T.shape[2:])) if channels else None
-        return self._denoise(net, self.x_T, self.x_T.new_ones(len(self.x_T), dtype=torch.float64), z)
+        z = noise.randn_like(x_t.new_empty(len(x_t), channels, *x_t.shape[2:])) if channels else None
+        x_0 = self._denoise(net, x_t, t, z)
+        return x_0 if self.mask is None else keep_known(x_0, self.x_T, self.mask)
 
-    def _draw_times(self, noise: PerImageNoise) -> Tensor:
-        # the last step, where x_t is x_T but for 1e-3, is left out as in the published distillation
-        n_timestep = self.bridge.schedule.n_timestep
-        return uniform_steps(noise.rand(self.device), n_timestep=n_timestep, last=n_timestep - 2)
+    def _bridge_sample(self, drawn: StudentPass, noise: PerImageNoise) -> tuple[Tensor, Tensor]:
+        """Draw the loss time t and x_t: on the bridge to x_T, or, for the scheme ``posterior``, between x_0 and x_{t_n}."""
+        schedule = self.bridge.schedule
+        posterior = self.student.steps > 1 and self.student.scheme == 'posterior'
+        # on discrete schedules the last step, where x_t is x_T but for 1e-3, is left out as in the published distillation
+        t = schedule.training_times(noise.rand(self.device), below=drawn.t_n if posterior else torch.ones_like(drawn.t_n))
+        if not posterior:
+            return interpolate(schedule.coefficients(t), drawn.x_0, self.x_T, noise.randn_like(drawn.x_0)), t
+        q = schedule.posterior(t, drawn.t_n)
+        x_t = q.on_x_0 * drawn.x_0.double() + q.on_x_t * drawn.x_n.double() + q.std * noise.randn_like(drawn.x_0).double()
+        return x_t.to(drawn.x_0.dtype), t
 
     @torch.no_grad()
     def _log_diagnostics(self, teacher_x0: Tensor, bridge_x0: Tensor, x_0: Tensor) -> None:

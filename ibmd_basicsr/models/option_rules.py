@@ -10,9 +10,10 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
-from ibmd_basicsr.bridges import SCHEDULES
+from ibmd_basicsr.bridges import SCHEDULES, bridge_options, build_bridge
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
+from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
@@ -24,21 +25,24 @@ TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'find_unused_par
 ADDED_TO_TOP = {'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}  # by the host
 TRAIN = {'ema_decay', 'amp', 'grad_clip', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'bridge_opt'}
 IBMD_TOP = {'teacher', 'network_bridge'}
-IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student'}
+IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'student'}
 TEACHER = {'network', 'weights', 'param_key'}
 LOGGER = {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'}
 VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'sampler'}
 PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
 ADDED_TO_PATH = {'models', 'training_states', 'log', 'visualization'}  # by the host
+SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+              'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR, 'StepLR': torch.optim.lr_scheduler.StepLR}
 PATH_PREFIXES = ('pretrain_network_', 'param_key_', 'strict_load_')
 
 
-def prepare_options(opt: dict[str, Any], auto_gpu: bool) -> None:
+def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = True) -> None:
     """Complete, then check the parsed options of :data:`OWN_MODELS`; those of other models are left alone.
 
     Args:
         opt: what the host's parser left, changed in place.
         auto_gpu: the file says ``num_gpu: auto``.
+        this_machine: refuse what lacks GPUs here; False where nothing will be run.
 
     Raises:
         OptionError: all problems found, one a line.
@@ -51,33 +55,33 @@ def prepare_options(opt: dict[str, Any], auto_gpu: bool) -> None:
     if opt['is_train'] and isinstance(teacher, dict) and 'network' in teacher and opt.get('network_bridge') is None:
         # like the teacher's unless said otherwise; written down, since the host resumes networks that the options name
         opt['network_bridge'] = copy.deepcopy(teacher['network'])
-    check_options(opt)
+    check_options(opt, this_machine)
     if opt.get('val') is not None:
         opt['val'].setdefault('suffix', None)  # the host reads it without a default when it saves test images
 
 
-def check_options(opt: dict[str, Any]) -> None:
-    """Refuse options that :func:`find_problems` objects to.
+def check_options(opt: dict[str, Any], this_machine: bool = True) -> None:
+    """Refuse options that :func:`find_problems` objects to (same arguments).
 
     Raises:
         OptionError: all problems found, one a line.
     """
-    problems = find_problems(opt)
+    problems = find_problems(opt, this_machine)
     if len(problems) == 1:
         raise OptionError(problems[0])
     if problems:
         raise OptionError('\n  '.join([f'{len(problems)} problems in the option file:', *problems]))
 
 
-def find_problems(opt: dict[str, Any]) -> list[str]:
-    """Return one line for each problem in the parsed options of one of :data:`OWN_MODELS`."""
+def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
+    """Return one line for each problem in the parsed options of one of :data:`OWN_MODELS`; see :func:`prepare_options`."""
     training, ibmd = opt['is_train'], opt['model_type'] == 'IBMDModel'
     required = ['scale', 'bridge', 'network_g'] + (['train', 'logger'] if training else ['val'])
     required += ['teacher'] if training and ibmd else []
     found = _Problems(opt)
     found.keys('', TOP | (IBMD_TOP if ibmd else set()), required, added=ADDED_TO_TOP)
     found.positive('scale', integer=True)
-    _check_gpus(opt, found)
+    _check_gpus(opt, this_machine, found)
     _check_bridge(opt, found)
     for block in ('network_g', 'network_bridge', 'teacher.network'):
         _check_network(opt, block, found)
@@ -90,7 +94,7 @@ def find_problems(opt: dict[str, Any]) -> list[str]:
     if training and 'train' not in opt['datasets']:
         found.append('datasets: missing train.')
     for phase in opt['datasets']:
-        _check_dataset(opt, phase, found)
+        _check_dataset(opt, phase, this_machine, found)
     return found
 
 
@@ -158,10 +162,12 @@ class _Problems(list):
             self.append(f'{path}: must be a positive {"integer" if integer else "number"}, got {value!r}.')
 
 
-def _check_gpus(opt: dict[str, Any], found: _Problems) -> None:
+def _check_gpus(opt: dict[str, Any], this_machine: bool, found: _Problems) -> None:
     number, present = opt['num_gpu'], torch.cuda.device_count()
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         found.append(f"num_gpu: must be 'auto', 0 or a number of GPUs, got {number!r}.")
+    elif not this_machine:
+        return
     elif number > present:
         found.append(f'num_gpu: {number} asked for, {present} found on this machine; auto takes what there is, 0 runs on the CPU.')
     elif number > 1 and not opt['dist']:
@@ -173,9 +179,11 @@ def _check_bridge(opt: dict[str, Any], found: _Problems) -> None:
     block = found.block('bridge')
     if block is None or not found.choice('bridge.type', tuple(SCHEDULES)):
         return
-    schedule = SCHEDULES[block['type']][0]
-    if found.signature('bridge', schedule, {'type', 'conditional'}):
-        found.build('bridge', schedule, {key: value for key, value in block.items() if key not in ('type', 'conditional')})
+    if found.keys('bridge', {*bridge_options(block['type']), 'type', 'conditional', 'hole'}):
+        try:
+            build_bridge(**block)
+        except (TypeError, ValueError) as error:
+            found.append(f'bridge: {error}')
 
 
 def _check_network(opt: dict[str, Any], path: str, found: _Problems) -> None:
@@ -218,6 +226,9 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     found.positive('train.total_iter', integer=True)
     found.positive('train.grad_clip')
     found.positive('train.bridge_updates_per_student', integer=True)
+    student = found.block('train.student')
+    if student is not None and found.signature('train.student', StudentOptions):
+        found.build('train.student', StudentOptions, student)
     warmup = found.get('train.warmup_iter')
     if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, (int, float))):
         found.append(f'train.warmup_iter: must be a number of iterations, or -1 for none, got {warmup!r}.')
@@ -236,13 +247,11 @@ def _check_optimizer(path: str, found: _Problems) -> None:
 
 
 def _check_scheduler(found: _Problems) -> None:
-    schedulers = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
-                  'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR, 'StepLR': torch.optim.lr_scheduler.StepLR}
     block = found.block('train.scheduler')
-    if block is None or not found.choice('train.scheduler.type', tuple(schedulers)):
+    if block is None or not found.choice('train.scheduler.type', tuple(SCHEDULERS)):
         return
     kind = block['type']
-    if found.signature('train.scheduler', schedulers[kind], {'type'}, hidden=('optimizer', 'last_epoch')):
+    if found.signature('train.scheduler', SCHEDULERS[kind], {'type'}, hidden=('optimizer', 'last_epoch')):
         parts = ('periods', 'restart_weights') if kind == 'CosineAnnealingRestartLR' else ('restarts', 'restart_weights')
         given = [block.get(part) for part in parts]
         if all(isinstance(value, list) for value in given) and len(given[0]) != len(given[1]):
@@ -279,7 +288,7 @@ def _check_val(opt: dict[str, Any], training: bool, found: _Problems) -> None:
             found.choice(f'val.metrics.{name}.better', ('higher', 'lower'))
 
 
-def _check_dataset(opt: dict[str, Any], phase: str, found: _Problems) -> None:
+def _check_dataset(opt: dict[str, Any], phase: str, this_machine: bool, found: _Problems) -> None:
     path, kind = f'datasets.{phase}', phase.split('_')[0]
     block = found.block(path)
     if block is None:
@@ -301,14 +310,14 @@ def _check_dataset(opt: dict[str, Any], phase: str, found: _Problems) -> None:
             found.append(f'{path}.persistent_workers: needs num_worker_per_gpu of at least 1.')
     elif block.get('persistent_workers'):
         found.append(f'{path}.persistent_workers: the host loads {kind} images in the main process, leave it out.')
-    _check_prefetch(opt, path, block, found)
+    _check_prefetch(opt, path, block, this_machine, found)
 
 
-def _check_prefetch(opt: dict[str, Any], path: str, block: dict[str, Any], found: _Problems) -> None:
+def _check_prefetch(opt: dict[str, Any], path: str, block: dict[str, Any], this_machine: bool, found: _Problems) -> None:
     mode = block.get('prefetch_mode')
     if mode == 'cpu':
         found.append(f'{path}.prefetch_mode: cpu waits for ever when an image cannot be read; use ~ (or cuda on a GPU).')
-    elif mode == 'cuda' and not (torch.cuda.is_available() and opt['num_gpu'] != 0):
+    elif mode == 'cuda' and (opt['num_gpu'] == 0 or (this_machine and not torch.cuda.is_available())):
         found.append(f'{path}.prefetch_mode: cuda needs a GPU; use ~.')
     elif mode == 'cuda' and not block.get('pin_memory'):
         found.append(f'{path}.prefetch_mode: cuda needs pin_memory: true.')

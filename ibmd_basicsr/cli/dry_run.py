@@ -1,0 +1,294 @@
+"""``python -m ibmd_basicsr.train -opt FILE --dry-run``: what a training run would be, without data, weights or GPUs."""
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
+
+from ibmd_basicsr.bridges import SCHEDULES, build_bridge
+from ibmd_basicsr.compat.options import parse_options, read_option_file
+from ibmd_basicsr.data.degradations import DEGRADATIONS, build_degradation
+from ibmd_basicsr.models import cost
+from ibmd_basicsr.models.bridge_model import autocast_dtype
+from ibmd_basicsr.models.ibmd_model import StudentOptions
+from ibmd_basicsr.models.option_rules import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MODELS, SCHEDULERS, prepare_options
+from ibmd_basicsr.restorer import SamplerOptions
+from ibmd_basicsr.utils.errors import OptionError
+
+UTILISATION = 0.4
+"""Share of its peak that a GPU is assumed to reach. Convolutional U-Nets reach 0.2 to 0.5."""
+ACCELERATORS = (
+    ('A100, float32', 19.5e12, 'with TF32 switched off'),
+    ('A100, TF32', 156e12, "torch's default for convolutions in float32"),
+    ('A100, bf16', 312e12, 'with train.amp: bf16'),
+    ('H100, bf16', 989e12, 'with train.amp: bf16'),
+)
+"""GPU and arithmetic, dense peak in FLOP/s by its data sheet, when it applies."""
+CAPACITIES = (24, 40, 80, 141)  # GiB of common GPUs
+RESERVE = 2 * 2**30  # bytes left to the CUDA context, convolution workspaces and fragmentation
+
+OPTIMIZER_BLOCKS, LOSS_BLOCKS = {'optim_g', 'optim_bridge'}, {'bridge_opt', 'ibmd_opt'}
+DEFAULTS = {'train': {'ema_decay': 0, 'amp': False, 'grad_clip': None, 'warmup_iter': -1}, 'teacher': {'param_key': 'params_ema'}}
+"""What the models assume where the file is silent and no signature says it."""
+
+PROCESS_VARIABLES = {'none': ('', ''), 'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
+"""Launcher -> environment variables with the number of this process and of all."""
+
+
+def dry_run(root: Path, launcher: str) -> None:
+    """Resolve and check the options of ``sys.argv`` as training would, then print what training would cost.
+
+    Args:
+        root: project root and working directory.
+        launcher: ``--launcher``. Under torchrun or srun the first process prints, for as many as there are; without, ``num_gpu`` of the
+            option file is the number of processes.
+
+    Raises:
+        OptionError: whatever is wrong with the option file.
+    """
+    rank, launched = (int(os.environ.get(name, 0)) for name in PROCESS_VARIABLES[launcher])
+    with contextlib.redirect_stdout(io.StringIO()):  # the host says that it is not distributed
+        opt, args = parse_options(str(root), prepare=partial(prepare_options, this_machine=False))
+    if opt['model_type'] not in OWN_MODELS:
+        raise OptionError(f'--dry-run knows {" and ".join(OWN_MODELS)}, got model_type: {opt["model_type"]}.')
+    if read_option_file(args.opt).get('manual_seed') is None:
+        _forget_seed(opt, args.force_yml)
+    text = report(opt, launched or max(opt['num_gpu'], 1))
+    if rank == 0:
+        print(f'{"option file":14}{args.opt}\n{text}')
+
+
+def _forget_seed(opt: dict[str, Any], forced: list[str] | None) -> None:
+    """Take out the seed that the host has drawn: training will draw another."""
+    if not any(entry.startswith('manual_seed=') for entry in forced or ()):
+        drawn = opt['manual_seed']
+        for block in (opt, *opt['datasets'].values()):
+            block['manual_seed'] = None if block['manual_seed'] == drawn else block['manual_seed']
+
+
+def report(opt: dict[str, Any], processes: int) -> str:
+    """Return what ``--dry-run`` prints of checked training options.
+
+    Args:
+        opt: as :func:`~ibmd_basicsr.compat.options.parse_options` returns them.
+        processes: of the run, one per GPU.
+
+    Raises:
+        OptionError: what only building things can find: an optimiser, a degradation, an image size that does not fit.
+    """
+    size, batch = _image_size(opt), opt['datasets']['train']['batch_size_per_gpu']
+    _build_the_rest(opt)
+    autocast = _autocast(opt)
+    sizes = {name: cost.measure_network(block, size) for name, block in cost.network_blocks(opt).items()}
+    parts = [
+        _header(opt, size, batch, processes, autocast),
+        _networks(opt, sizes),
+        _passes(opt, sizes, batch, processes),
+        _memory(opt, sizes, size, batch, processes, autocast),
+        _hours(cost.flops_of_run(opt, sizes, batch * processes), processes),
+    ]
+    missing = _missing_files(opt)
+    if missing:
+        parts.append('\n'.join(['not on this machine (needed by the run):', *(f'  {name}' for name in missing)]))
+    options = yaml.safe_dump(resolved_options(opt), sort_keys=False, allow_unicode=True, width=120)
+    return '\n\n'.join([*parts, f'resolved options (defaults filled in)\n\n{options}'.rstrip()])
+
+
+# ------------------------------------------------------------------ what is not a network
+def _image_size(opt: dict[str, Any]) -> int:
+    size = opt['datasets']['train'].get('gt_size')
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise OptionError(f'datasets.train.gt_size: must be a positive integer, got {size!r}.')
+    return size
+
+
+def _autocast(opt: dict[str, Any]) -> torch.dtype | None:
+    amp = opt['train'].get('amp')
+    # which GPUs there will be is not known here; those that people train on since 2020 multiply bf16
+    return autocast_dtype('bf16' if amp == 'auto' and opt['num_gpu'] else amp, torch.device('cpu'))
+
+
+def _build_the_rest(opt: dict[str, Any]) -> None:
+    """Build degradations and optimisers, which no option check has built.
+
+    Raises:
+        OptionError: a value that one of them refuses.
+    """
+    for phase, block in opt['datasets'].items():
+        if block.get('degradation') is not None:
+            build_degradation(block['degradation'], f'datasets.{phase}.degradation')
+    for name in sorted(OPTIMIZER_BLOCKS & opt['train'].keys()):
+        options = dict(opt['train'][name])
+        try:
+            getattr(torch.optim, options.pop('type'))([torch.nn.Parameter(torch.empty(1, device='meta'))], **options)
+        except (TypeError, ValueError) as error:
+            raise OptionError(f'train.{name}: {error}') from error
+
+
+def _missing_files(opt: dict[str, Any]) -> list[str]:
+    """Return the data and weights that the options name and that are not there, each as ``option: path``."""
+    paths = {f'datasets.{phase}.{key}': value for phase, block in opt['datasets'].items() for key, value in block.items()
+             if key.startswith(('dataroot_', 'meta_info')) or key == 'label_file'}
+    paths |= {f'path.{key}': value for key, value in opt['path'].items() if key.startswith(('pretrain_network_', 'resume_state'))}
+    if 'teacher' in opt:
+        paths['teacher.weights'] = opt['teacher']['weights']
+    return [f'{option}: {path}' for option, path in paths.items() if isinstance(path, str) and not Path(path).exists()]
+
+
+# ------------------------------------------------------------------ the parts of the text
+def _header(opt: dict[str, Any], size: int, batch: int, processes: int, autocast: torch.dtype | None) -> str:
+    train, counts = opt['datasets']['train'], cost.update_counts(opt)
+    device = 'GPU' if opt['num_gpu'] or processes > 1 else 'CPU'
+    total = sum(counts.values())
+    updates = ' + '.join(f'{number:,} {turn}s' for turn, number in counts.items())
+    precision = 'bf16 where autocast takes it, else float32' if autocast else 'float32'
+    task = (train.get('degradation') or train)['type']
+    return '\n'.join(f'{name:14}{value}' for name, value in [
+        ('run', f'{opt["name"]}, {opt["model_type"]} (dry run: nothing is trained, nothing is written)'),
+        ('task', f'{task}, scale {opt["scale"]}, bridge {opt["bridge"]["type"]}'),
+        ('images', f'{size} x {size}, {batch} a {device}, {processes} {device}{"s" * (processes > 1)}: {batch * processes} an iteration, '
+                   f'{batch * processes * total:,} in all'),
+        ('iterations', f'{total:,}: {updates}'),
+        ('precision', precision)])
+
+
+def _networks(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize]) -> str:
+    rows = dict(sizes)
+    if opt['train'].get('ema_decay', 0):
+        rows = {'net_g': sizes['net_g'], 'net_g_ema': sizes['net_g'], **sizes}
+    return 'networks\n' + _table(
+        ['network', 'type', 'parameters', 'tensors', 'float32', 'GFLOP/image'],
+        [[name, one.type, f'{one.parameters:,}', one.tensors, _bytes(cost.FLOAT32 * one.parameters), _number(one.forward / 1e9)]
+         for name, one in rows.items()], text_columns=2)
+
+
+def _passes(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], batch: int, processes: int) -> str:
+    length, passes = cost.cycle_length(opt), cost.training_passes(opt)
+    rows = [[one.turn, one.network, one.kind, f'{one.count:g}', _number(one.count / length),
+             _number(one.flops(sizes[one.network].forward) / length / 1e12)] for one in passes]
+    mean = sum(cost.flops_per_turn(passes, sizes).values()) / length
+    rows.append(['mean', '', '', '', '', _number(mean / 1e12)])
+    cycle = f'a cycle is {length} iterations' if length > 1 else 'all iterations are alike'
+    return '\n'.join([
+        f'passes of a batch ({cycle}; 1 multiply-add = 2 FLOP; backward: 1 forward for the inputs of the layers, 1 for their parameters)',
+        _table(['turn', 'network', 'pass', 'per cycle', 'per iteration', 'TFLOP/image/iteration'], rows, text_columns=3),
+        f'  FLOPs per iteration: {_number(mean * batch / 1e12)} TFLOP on each of {processes}, {_number(mean * batch * processes / 1e12)} '
+        'TFLOP in all'])
+
+
+def _memory(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], size: int, batch: int, processes: int,
+            autocast: torch.dtype | None) -> str:
+    fixed = cost.gpu_bytes(opt, sizes, processes)
+    turns = cost.activations_per_turn(opt, size, autocast)
+    rows = [[name, _bytes(number)] for name, number in fixed.items()]
+    for turn, kept in turns.items():
+        copies = f' + {_bytes(kept.fixed)} of weights in bf16' if kept.fixed else ''
+        rows.append([f'kept for backward, {turn}: {batch} x {_bytes(kept.per_image)}{copies}',
+                     _bytes(kept.fixed + batch * kept.per_image)])
+    static = sum(fixed.values())
+    rows.append(['peak', _bytes(static + max(kept.fixed + batch * kept.per_image for kept in turns.values()))])
+    fits = (min((capacity * 2**30 - RESERVE - static - kept.fixed) // kept.per_image for kept in turns.values()) for capacity in CAPACITIES)
+    return '\n'.join([
+        f'memory of each GPU or process (estimate; add about {_bytes(RESERVE)} for CUDA, workspaces and fragmentation)',
+        _table(['what', 'size'], rows, text_columns=1),
+        '  largest batch_size_per_gpu: '
+        + ', '.join(f'{max(number, 0)} in {capacity} GiB' for number, capacity in zip(fits, CAPACITIES))])
+
+
+def _hours(flops: float, processes: int) -> str:
+    rows = []
+    for name, peak, note in ACCELERATORS:
+        hours = flops / (UTILISATION * peak) / 3600
+        rows.append([name, _number(peak / 1e12), _number(hours), _number(hours / processes), note])
+    return '\n'.join([
+        f'GPU hours of the run, if GPUs reach {UTILISATION:.0%} of their peak ({_number(flops / 1e18)} EFLOP; without validation and '
+        'waiting for data)',
+        _table(['GPU', 'peak TFLOP/s', 'GPU hours', f'hours on {processes}', 'applies'], rows, text_columns=1, note=True)])
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int, note: bool = False) -> str:
+    """Return an indented table: the first ``text_columns`` (and, with ``note``, the last) to the left, numbers to the right."""
+    cells = [list(heads), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    left = {*range(text_columns), *([len(heads) - 1] if note else [])}
+    return '\n'.join('  ' + '  '.join(cell.ljust(width) if i in left else cell.rjust(width)
+                                      for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in cells)
+
+
+def _number(value: float) -> str:
+    """Write a number with four digits that count, never with an exponent."""
+    digits = 3 - math.floor(math.log10(value)) if value > 0 else 0
+    return f'{value:,.{max(digits, 0)}f}'
+
+
+def _bytes(number: float) -> str:
+    unit, divisor = next(((unit, divisor) for unit, divisor in (('GiB', 2**30), ('MiB', 2**20)) if number >= divisor), ('KiB', 2**10))
+    return f'{number / divisor:,.2f} {unit}'
+
+
+# ------------------------------------------------------------------ options
+def resolved_options(opt: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as an option file could say them: with the defaults of what they build, without what the host notes down.
+
+    Options of datasets have their defaults where they are read, so those blocks are returned as given, but for the degradation.
+    """
+    opt = _plain(opt)
+    for key in ADDED_TO_TOP & opt.keys():
+        del opt[key]
+    for key in ADDED_TO_PATH & opt['path'].keys():
+        del opt['path'][key]
+    # the host has added the name of the run
+    opt['path']['experiments_root'] = str(Path(opt['path']['experiments_root']).parent)
+    for block in opt['datasets'].values():
+        for key in ('phase', 'scale'):
+            block.pop(key, None)
+        if block['manual_seed'] == opt['manual_seed']:
+            del block['manual_seed']
+        if block.get('degradation') is not None:
+            _fill(block['degradation'], DEGRADATIONS[block['degradation']['type']])
+    for name, values in DEFAULTS.items():
+        if name in opt:
+            opt[name] = {**opt[name], **{key: value for key, value in values.items() if key not in opt[name]}}
+    for target in (*SCHEDULES[opt['bridge']['type']], build_bridge):
+        _fill(opt['bridge'], target)
+    for network in (opt['network_g'], opt.get('network_bridge'), (opt.get('teacher') or {}).get('network')):
+        if network is not None:
+            _fill(network, ARCH_REGISTRY.get(network['type']))
+    train = opt['train']
+    if opt['model_type'] == 'IBMDModel':
+        train.setdefault('bridge_updates_per_student', cost.cycle_length(opt) - 1)
+        train['student'] = train.get('student') or {}
+        _fill(train['student'], StudentOptions)
+    for name in LOSS_BLOCKS & train.keys():
+        _fill(train[name], LOSS_REGISTRY.get(train[name]['type']))
+    for name in OPTIMIZER_BLOCKS & train.keys():
+        _fill(train[name], getattr(torch.optim, train[name]['type']))
+    _fill(train['scheduler'], SCHEDULERS[train['scheduler']['type']], hidden=('last_epoch',))
+    if opt.get('val') is not None:
+        opt['val']['sampler'] = opt['val'].get('sampler') or {}
+        _fill(opt['val']['sampler'], SamplerOptions)
+    return opt
+
+
+def _fill(block: dict[str, Any], target: Callable, hidden: Sequence[str] = ()) -> None:
+    """Add the defaults of ``target``'s parameters that ``block`` does not set."""
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.default is not parameter.empty and name not in hidden:
+            block.setdefault(name, _plain(parameter.default))
+
+
+def _plain(value: Any) -> Any:
+    """Copy into dicts and lists of their own, which YAML writes without tags and anchors."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,286 @@
+"""What training costs, from the options alone: passes, FLOPs and memory of an iteration.
+
+Networks are built and run under ``FakeTensorMode``: tensors with shape, dtype and device (here the CPU's) on meta storage, without memory
+or arithmetic. The plain meta device would do for float32, but autocast does not see it.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks)
+from ibmd_basicsr.models.ibmd_model import StudentOptions
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import build_from_options
+
+FORWARD = 'forward'
+ROLLOUT = 'forward, rollout'
+LEARN = 'forward, backward'
+THROUGH = 'forward, backward to the input'
+FORWARDS = {FORWARD: 1, ROLLOUT: 1, LEARN: 3, THROUGH: 2}
+"""Kinds of passes, and what they cost in forward passes: a backward costs one for the inputs of all layers and one for the parameters."""
+
+OPTIMIZER_TENSORS = {'Adam': 2, 'AdamW': 2, 'RAdam': 2}
+"""Tensors of a parameter's size that an optimiser keeps."""
+
+FLOAT32 = 4  # bytes; parameters, gradients and optimiser state are float32 under autocast, too
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A row of the cost of a cycle.
+
+    Attributes:
+        turn: ``bridge update`` or ``student update``.
+        network: ``net_g`` (also where its EMA copy runs), ``net_bridge`` or ``teacher``.
+        kind: a key of :data:`FORWARDS`.
+        count: passes of a batch per cycle; a mean where the number is drawn.
+    """
+
+    turn: str
+    network: str
+    kind: str
+    count: float
+
+    def flops(self, forward: int) -> float:
+        """Return the FLOPs per image and cycle, for a network whose forward pass takes ``forward`` FLOPs per image."""
+        return self.count * FORWARDS[self.kind] * forward
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """A network in numbers.
+
+    Attributes:
+        type: name of the architecture.
+        parameters: number of parameters.
+        tensors: number of tensors of its state dict.
+        forward: FLOPs (two per multiply-add) of a forward pass per image.
+    """
+
+    type: str
+    parameters: int
+    tensors: int
+    forward: int
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that a pass keeps for its backward.
+
+    Attributes:
+        fixed: whatever the batch size (under autocast: the bf16 copies of the weights).
+        per_image: for each image of the batch.
+    """
+
+    fixed: int
+    per_image: int
+
+
+def network_blocks(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the ``network`` blocks of the networks that a training run calls, by name: ``net_g``; for IBMD ``net_bridge``, ``teacher``."""
+    blocks = {'net_g': opt['network_g']}
+    if opt['model_type'] == 'IBMDModel':
+        blocks |= {'net_bridge': opt['network_bridge'], 'teacher': opt['teacher']['network']}
+    return blocks
+
+
+def cycle_length(opt: dict[str, Any]) -> int:
+    """Return the number of iterations after which the turns repeat: 1, for IBMD K + 1."""
+    return _bridge_updates(opt) + 1 if opt['model_type'] == 'IBMDModel' else 1
+
+
+def update_counts(opt: dict[str, Any]) -> dict[str, int]:
+    """Return how many of ``train.total_iter`` iterations are turns of which kind."""
+    total = int(opt['train']['total_iter'])
+    if opt['model_type'] != 'IBMDModel':
+        return {'bridge update': total}
+    students = total // cycle_length(opt)
+    return {'bridge update': total - students, 'student update': students}
+
+
+def training_passes(opt: dict[str, Any]) -> list[Pass]:
+    """Return the passes of one cycle (:func:`cycle_length`), by turn and network.
+
+    A student of several steps runs without gradient to the state that an update starts from: N calls of the posterior scheme, (N - 1)/2
+    in the mean of the bridge scheme.
+    """
+    if opt['model_type'] != 'IBMDModel':
+        return [Pass('bridge update', 'net_g', LEARN, 1)]
+    updates, rollout = _bridge_updates(opt), _rollout_calls(opt)
+    full = opt['train']['ibmd_opt'].get('gradient', 'full') == 'full'
+    frozen = THROUGH if full else FORWARD
+    passes = [Pass('bridge update', 'net_g', ROLLOUT, updates * rollout),
+              Pass('bridge update', 'net_g', FORWARD, updates),
+              Pass('bridge update', 'net_bridge', LEARN, updates),
+              Pass('student update', 'net_g', ROLLOUT, rollout),
+              Pass('student update', 'net_g', LEARN, 1),
+              Pass('student update', 'teacher', frozen, 1),
+              Pass('student update', 'net_bridge', frozen, 1)]
+    return [one for one in passes if one.count]
+
+
+def _bridge_updates(opt: dict[str, Any]) -> int:
+    return int(opt['train'].get('bridge_updates_per_student', 5))
+
+
+def _rollout_calls(opt: dict[str, Any]) -> float:
+    student = StudentOptions(**(opt['train'].get('student') or {}))
+    if student.steps == 1:
+        return 0
+    return student.steps if student.scheme == 'posterior' else (student.steps - 1) / 2
+
+
+def flops_per_turn(passes: Sequence[Pass], sizes: dict[str, NetworkSize]) -> dict[str, float]:
+    """Return the FLOPs per image and cycle of each turn."""
+    turns: dict[str, float] = {}
+    for one in passes:
+        turns[one.turn] = turns.get(one.turn, 0) + one.flops(sizes[one.network].forward)
+    return turns
+
+
+def flops_of_run(opt: dict[str, Any], sizes: dict[str, NetworkSize], images: int) -> float:
+    """Return the FLOPs of all iterations; validation, metrics and degradations are not counted.
+
+    Args:
+        opt: checked options.
+        sizes: by network name.
+        images: of one iteration, on all GPUs.
+    """
+    turns, counts = flops_per_turn(training_passes(opt), sizes), update_counts(opt)
+    per_cycle = {'bridge update': cycle_length(opt) - 1 or 1, 'student update': 1}
+    return images * sum(flops / per_cycle[turn] * counts[turn] for turn, flops in turns.items())
+
+
+def measure_network(block: dict[str, Any], size: int) -> NetworkSize:
+    """Build a network, run it on an image of ``size`` x ``size`` pixels, both without memory, and count.
+
+    Raises:
+        OptionError: the network does not take this size.
+    """
+    with FakeTensorMode():
+        net = build_network(block)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            _call(net, size, batch=1, input_grad=False)
+    return NetworkSize(type=block['type'], parameters=sum(p.numel() for p in net.parameters()), tensors=len(net.state_dict()),
+                       forward=counter.get_total_flops())
+
+
+def measure_activations(block: dict[str, Any], size: int, kind: str, autocast: torch.dtype | None = None) -> Activations:
+    """Measure, without memory, what a pass over images of ``size`` x ``size`` pixels keeps for its backward.
+
+    Args:
+        block: ``network`` block.
+        size: side of the images.
+        kind: a key of :data:`FORWARDS`.
+        autocast: dtype of mixed precision; None for float32.
+
+    Raises:
+        OptionError: the network does not take this size.
+    """
+    if FORWARDS[kind] == 1:
+        return Activations(0, 0)
+    with FakeTensorMode():
+        net = build_network(block)
+        one, two = (kept_bytes(net, size, batch, kind, autocast) for batch in (1, 2))
+    return Activations(fixed=2 * one - two, per_image=two - one)
+
+
+def build_network(block: dict[str, Any]) -> nn.Module:
+    """Build the network of a ``network`` block on the current device (the host's function of this name also logs).
+
+    Raises:
+        OptionError: a key or value that the network does not take.
+    """
+    return build_from_options(ARCH_REGISTRY.get(block['type']), block, block['type'])
+
+
+def kept_bytes(net: nn.Module, size: int, batch: int, kind: str, autocast: torch.dtype | None = None) -> int:
+    """Run ``net`` forward and return the bytes that autograd keeps for the backward, parameters not counted.
+
+    Args:
+        net: on the CPU, real or under ``FakeTensorMode``; its ``requires_grad`` is set as ``kind`` has it.
+        size: side of the images.
+        batch: number of images.
+        kind: a key of :data:`FORWARDS`.
+        autocast: dtype of mixed precision; None for float32.
+
+    Raises:
+        OptionError: the network does not take this size.
+    """
+    net.requires_grad_(kind == LEARN)
+    own = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # views keep the whole storage alive, and several nodes keep the same one
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autocast('cpu', dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            _call(net, size, batch, input_grad=kind == THROUGH)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _call(net: nn.Module, size: int, batch: int, input_grad: bool) -> None:
+    x = torch.zeros(batch, net.in_channels, size, size, requires_grad=input_grad)
+    cond, z = (torch.zeros(batch, channels, size, size) if channels else None for channels in (net.cond_channels, net.noise_channels))
+    y = torch.zeros(batch, dtype=torch.long) if net.num_classes is not None else None
+    try:
+        net(x, torch.zeros(batch), cond=cond, z=z, y=y)
+    except ValueError as error:
+        raise OptionError(f'datasets.train.gt_size: {error}') from error
+
+
+def gpu_bytes(opt: dict[str, Any], sizes: dict[str, NetworkSize], processes: int) -> dict[str, int]:
+    """Return the bytes that stay on each GPU whatever the batch size, by purpose.
+
+    Args:
+        opt: checked options.
+        sizes: by network name.
+        processes: of the run; from two on, DistributedDataParallel keeps a second copy of the gradients in its buckets.
+    """
+    learning = {'net_g': 'optim_g'} | ({'net_bridge': 'optim_bridge'} if 'net_bridge' in sizes else {})
+    # gradients are dropped just before the next backward of the same network, so those of a network at rest stay
+    gradients = FLOAT32 * sum(sizes[name].parameters for name in learning)
+    rows = {'parameters': FLOAT32 * sum(size.parameters for size in sizes.values()),
+            'EMA copy of net_g': FLOAT32 * sizes['net_g'].parameters if opt['train'].get('ema_decay', 0) else 0,
+            'gradients': gradients,
+            'buckets of DistributedDataParallel': gradients if processes > 1 else 0,
+            'optimiser state': FLOAT32 * sum(sizes[name].parameters * _optimizer_tensors(opt['train'][block])
+                                             for name, block in learning.items())}
+    return {name: number for name, number in rows.items() if number}
+
+
+def _optimizer_tensors(block: dict[str, Any]) -> int:
+    if block['type'] == 'SGD':
+        return 1 if block.get('momentum') else 0
+    return OPTIMIZER_TENSORS[block['type']] + bool(block.get('amsgrad'))
+
+
+def activations_per_turn(opt: dict[str, Any], size: int, autocast: torch.dtype | None) -> dict[str, Activations]:
+    """Return what each turn keeps for its backward: the sum over its passes, all of which are kept until then.
+
+    Args:
+        opt: checked options.
+        size: side of the images.
+        autocast: dtype of mixed precision; None for float32.
+
+    Raises:
+        OptionError: a network does not take this size.
+    """
+    blocks, turns = network_blocks(opt), {}
+    for one in training_passes(opt):
+        add = measure_activations(blocks[one.network], size, one.kind, autocast)
+        so_far = turns.get(one.turn, Activations(0, 0))
+        turns[one.turn] = Activations(so_far.fixed + add.fixed, so_far.per_image + add.per_image)
+    return turns
