@@ -2,9 +2,12 @@
 
 The super-resolution operators and ``jpeg_i2sb`` are the published operators of I2SB (arXiv 2302.05872), ``jpeg_libjpeg`` is what a JPEG
 file really holds. The two JPEGs differ by 2.5 to 3.6 grey levels on average and are never exchanged for each other.
+
+Masks are float32 (1, H, W): 1 in the hole, 0 where the image is known.
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,6 +148,97 @@ def _through_dct(plane: Tensor, table: Tensor) -> Tensor:
     return decoded.transpose(-2, -3).flatten(-4, -3).flatten(-2, -1) + 128
 
 
+def center_mask(height: int, width: int) -> Tensor:
+    """Return the mask (1, H, W) whose hole is the middle half of rows and columns, a quarter of the area (I2SB's ``inpaint-center``)."""
+    mask = torch.zeros(1, height, width)
+    mask[:, height // 4:3 * height // 4, width // 4:3 * width // 4] = 1
+    return mask
+
+
+def freeform_mask(height: int, width: int, ratio: tuple[float, float], rng: np.random.Generator) -> Tensor:
+    """Draw a mask of random brush strokes, in the spirit of the irregular masks of Palette (arXiv 2111.05826).
+
+    The least to be covered is drawn uniformly from the band; strokes are added until it is, and those that would leave the band are
+    dropped. The brush shrinks when strokes are dropped one after another, in the end to single pixels, which always fit: so the band is
+    always hit.
+
+    Args:
+        height, width: size of the mask.
+        ratio: bounds of the hole's share of the area, both included.
+        rng: source of the randomness; equal states give equal masks.
+
+    Returns:
+        (1, H, W) float32, 1 = hole.
+
+    Raises:
+        ValueError: no whole number of pixels lies in the band.
+    """
+    area = height * width
+    # 0.3 * 10 is not 3: without the tolerance the bounds themselves could be lost
+    fewest, most = math.ceil(ratio[0] * area - 1e-6), math.floor(ratio[1] * area + 1e-6)
+    if fewest > most:
+        raise ValueError(f'no hole in {width}x{height} pixels covers between {ratio[0]:g} and {ratio[1]:g} of the area.')
+    wanted = int(rng.integers(fewest, most, endpoint=True))
+    mask = np.zeros((height, width), np.uint8)
+    brush, dropped = float(min(height, width)), 0
+    while np.count_nonzero(mask) < wanted:
+        known = np.flatnonzero(mask == 0)
+        row, column = divmod(int(known[rng.integers(len(known))]), width)
+        candidate = _draw_stroke(mask.copy(), (column, row), brush, rng)
+        if np.count_nonzero(candidate) <= most:
+            mask, dropped = candidate, 0
+        else:
+            dropped += 1
+            if dropped == 8:
+                brush, dropped = brush / 2, 0
+    return torch.from_numpy(mask)[None].float()
+
+
+def _draw_stroke(mask: np.ndarray, start: tuple[int, int], brush: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a polyline with round corners into ``mask`` (H, W), uint8, from ``start`` (x, y), and return it.
+
+    ``brush`` is the side of the picture that width and length fit; below 6 the stroke may be, below 2 it is the pixel ``start`` alone.
+    """
+    thickness = max(1, int(brush * rng.uniform(1 / 25, 1 / 6)))
+    x, y = start
+    cv2.circle(mask, start, thickness // 2, 1, -1)
+    direction = rng.uniform(0, 2 * np.pi)
+    for _ in range(int(rng.integers(3, 8))):
+        direction += rng.uniform(-2, 2)
+        length = int(brush * rng.uniform(1 / 25, 2 / 5))
+        dx, dy = round(length * math.cos(direction)), round(length * math.sin(direction))
+        # the border mirrors, else holes would gather there; no length is above 2/5 of a side, so the mirror image is inside
+        end = (x + dx if 0 <= x + dx < mask.shape[1] else x - dx, y + dy if 0 <= y + dy < mask.shape[0] else y - dy)
+        direction = math.atan2(end[1] - y, end[0] - x)
+        cv2.line(mask, (x, y), end, 1, thickness)
+        cv2.circle(mask, end, thickness // 2, 1, -1)
+        x, y = end
+    return mask
+
+
+def fill_hole(x: Tensor, mask: Tensor, value: float) -> Tensor:
+    """Return ``x`` (..., C, H, W) with ``value`` where ``mask`` (1, H, W) is 1; everywhere else bit-equal to ``x``."""
+    return torch.where(mask.to(x.device) > 0, torch.full_like(x, value), x)
+
+
+def canny_edges(x: Tensor, low: float, high: float, blur: float) -> Tensor:
+    """Return the Canny edges of RGB images as black lines (0) on white (1), three equal channels; the look of edges2handbags.
+
+    Args:
+        x: 3 channels; clamped and rounded to 8 bits, turned grey and blurred first.
+        low, high: thresholds of the gradient in grey levels (OpenCV's).
+        blur: standard deviation of the Gaussian blur in pixels; 0 for none.
+    """
+    out = []
+    for image in _with_batch(x):
+        grey = cv2.cvtColor(np.ascontiguousarray((quantize_uint8(image) * 255).round().byte().permute(1, 2, 0).numpy(force=True)),
+                            cv2.COLOR_RGB2GRAY)
+        if blur:
+            grey = cv2.GaussianBlur(grey, (0, 0), blur)
+        out.append(torch.from_numpy(1 - cv2.Canny(grey, low, high) // 255).expand(3, -1, -1))
+    return torch.stack(out).to(x.device, x.dtype).reshape(x.shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SRDegradation:
     """Super-resolution input: ``kernel`` bicubic or pool, then 8-bit rounding unless ``quantize`` is false (I2SB does not round)."""
@@ -153,6 +247,7 @@ class SRDegradation:
     kernel: str = 'bicubic'
     quantize: bool = True
     size_multiple = property(lambda self: self.scale)
+    draws_mask = False
 
     KERNELS = {'bicubic': sr_bicubic, 'pool': sr_pool}
 
@@ -175,6 +270,7 @@ class JPEGDegradation:
     codec: str
     quality: int | tuple[int, int]
     scale = 1
+    draws_mask = False
 
     CODECS = {'libjpeg': jpeg_libjpeg, 'i2sb': jpeg_i2sb}
 
@@ -199,11 +295,82 @@ class JPEGDegradation:
         return self.CODECS[self.codec](x, quality)
 
 
-DEGRADATIONS = {'sr': SRDegradation, 'jpeg': JPEGDegradation}
+@dataclass(frozen=True, kw_only=True)
+class InpaintDegradation:
+    """Inpainting input: a hole filled with one colour.
+
+    The ``mask`` must be named: center (I2SB's) or freeform, whose share of the area lies in ``ratio`` (default [0.1, 0.2]). ``fill`` is
+    grey (0.5, that is 0 in [-1, 1]) or white (1). Known pixels are bit-equal to the clean image's.
+    """
+
+    mask: str
+    ratio: tuple[float, float] | None = None
+    fill: str = 'grey'
+    scale = 1
+    size_multiple = 1
+    draws_mask = True
+
+    MASKS = ('center', 'freeform')
+    FILLS = {'grey': 0.5, 'white': 1.0}
+    DEFAULT_RATIO = (0.1, 0.2)
+
+    def __post_init__(self):
+        if self.mask not in self.MASKS:
+            raise ValueError(f'degradation.mask must be one of {self.MASKS}, got {self.mask!r}.')
+        if self.fill not in self.FILLS:
+            raise ValueError(f'degradation.fill must be one of {tuple(self.FILLS)}, got {self.fill!r}.')
+        if self.ratio is not None:
+            if self.mask != 'freeform':
+                raise ValueError(f'degradation.ratio belongs to mask: freeform, not to {self.mask}.')
+            numbers = isinstance(self.ratio, (list, tuple)) and all(isinstance(bound, (int, float)) for bound in self.ratio)
+            if not numbers or len(self.ratio) != 2 or not 0 < self.ratio[0] < self.ratio[1] < 1:
+                raise ValueError(f'degradation.ratio must be two rising numbers between 0 and 1, got {self.ratio!r}.')
+
+    def draw_mask(self, height: int, width: int, rng: np.random.Generator) -> Tensor:
+        """Return a mask (1, H, W), float32, 1 = hole; draws from ``rng`` if it is freeform."""
+        if self.mask == 'center':
+            return center_mask(height, width)
+        return freeform_mask(height, width, self.ratio or self.DEFAULT_RATIO, rng)
+
+    def fill_hole(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return ``x`` with the hole of ``mask`` filled; see :func:`fill_hole`."""
+        return fill_hole(x, mask, self.FILLS[self.fill])
+
+    def __call__(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """Degrade ``x``; one mask a call, also of a batch."""
+        return self.fill_hole(x, self.draw_mask(*x.shape[-2:], rng))
 
 
-def build_degradation(options: dict[str, Any], block: str = 'degradation') -> SRDegradation | JPEGDegradation:
-    """Build a degradation from a ``degradation`` block: ``{type: sr | jpeg, ...}``.
+@dataclass(frozen=True, kw_only=True)
+class EdgesDegradation:
+    """Drawing input: Canny edges after a Gaussian ``blur``, thresholds ``low`` and ``high``; see :func:`canny_edges`."""
+
+    low: float = 100
+    high: float = 200
+    blur: float = 1.0
+    scale = 1
+    size_multiple = 1
+    draws_mask = False
+
+    def __post_init__(self):
+        if not all(isinstance(value, (int, float)) for value in (self.low, self.high, self.blur)):
+            raise ValueError(f'degradation.low, high and blur must be numbers, got {self.low!r}, {self.high!r} and {self.blur!r}.')
+        if not 0 <= self.low <= self.high:
+            raise ValueError(f'degradation.low and high must be thresholds with 0 <= low <= high, got {self.low!r} and {self.high!r}.')
+        if not 0 <= self.blur < float('inf'):
+            raise ValueError(f'degradation.blur must be a standard deviation in pixels, 0 or more, got {self.blur!r}.')
+
+    def __call__(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """Degrade ``x``; draws nothing from ``rng``."""
+        return canny_edges(x, self.low, self.high, self.blur)
+
+
+Degradation = SRDegradation | JPEGDegradation | InpaintDegradation | EdgesDegradation
+DEGRADATIONS = {'sr': SRDegradation, 'jpeg': JPEGDegradation, 'inpaint': InpaintDegradation, 'edges': EdgesDegradation}
+
+
+def build_degradation(options: dict[str, Any], block: str = 'degradation') -> Degradation:
+    """Build a degradation from a ``degradation`` block: ``{type: sr | jpeg | inpaint | edges, ...}``.
 
     Args:
         options: the block.

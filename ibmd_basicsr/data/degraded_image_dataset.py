@@ -25,10 +25,14 @@ EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
 class DegradedImageDataset(Dataset):
     """Yields ``lq`` (and ``gt``) as float32 (3, H, W), RGB, [0, 1], with ``lq_path`` (and ``gt_path``).
 
+    Where a mask is drawn or read, the sample also holds ``mask``, float32 (1, H, W), 1 in the hole and 0 where ``lq`` is known; where
+    there are labels, ``label``, an int64 scalar.
+
     Two modes:
 
     * ``dataroot_gt`` and ``degradation``: clean photographs, degraded here. With ``return_gt: false`` only ``lq`` leaves the dataset.
-    * ``dataroot_lq`` alone: corrupted photographs; no clean image need exist. This is all that distillation reads.
+    * ``dataroot_lq`` alone: corrupted photographs (with ``dataroot_mask``: and where they are corrupted); no clean image need exist. This
+      is all that distillation reads.
 
     Ready-made pairs are the business of BasicSR's ``PairedImageDataset``.
 
@@ -39,6 +43,10 @@ class DegradedImageDataset(Dataset):
     Options (``datasets.<phase>`` block; others belong to BasicSR's loader):
         dataroot_gt, dataroot_lq: folder, or ``.lmdb`` with ``io_backend: {type: lmdb}``.
         io_backend: ``{type: disk | lmdb}``, default disk.
+        dataroot_mask: masks of the images of ``dataroot_lq``, of the same sizes, white (above 127) in the hole. A folder with the same
+            names up to the ending, or an LMDB with the same keys if ``io_backend`` says lmdb.
+        label_file: text file with a line ``name label`` for each image (others may be listed, too): its path below the folder, with or
+            without ending, or its LMDB key, and an integer from 0.
         meta_info_file: text file with one image name a line (first word); default: all images of the folder, recursively.
         filename_tmpl: name pattern without ending applied to the names of ``meta_info_file``, default ``{}``.
         degradation: see :func:`~ibmd_basicsr.data.degradations.build_degradation`.
@@ -51,12 +59,13 @@ class DegradedImageDataset(Dataset):
         cache: keep the decoded photographs in memory (8 bits), for small sets.
 
     Raises:
-        OptionError: an option that is unknown or does not fit; FileNotFoundError, ValueError: missing or unusable images.
+        OptionError: an option that is unknown or does not fit, an image without a label, a mask of another size than its image;
+            FileNotFoundError, ValueError: missing or unusable images.
     """
 
     OPTIONS = frozenset({
-        'dataroot_gt', 'dataroot_lq', 'io_backend', 'meta_info_file', 'filename_tmpl', 'degradation', 'gt_size', 'crop_multiple',
-        'detail_crops', 'use_hflip', 'use_rot', 'return_gt', 'cache',
+        'dataroot_gt', 'dataroot_lq', 'dataroot_mask', 'io_backend', 'label_file', 'meta_info_file', 'filename_tmpl', 'degradation',
+        'gt_size', 'crop_multiple', 'detail_crops', 'use_hflip', 'use_rot', 'return_gt', 'cache',
         # host and loader
         'name', 'type', 'phase', 'scale', 'manual_seed', 'start_iter', 'num_worker_per_gpu', 'batch_size_per_gpu',
         'dataset_enlarge_ratio', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers'
@@ -81,6 +90,8 @@ class DegradedImageDataset(Dataset):
         self.return_gt = opt.get('return_gt', not self.from_lq)
         if self.return_gt and self.from_lq:
             raise OptionError(f'{block}: return_gt: true needs dataroot_gt.')
+        if opt.get('dataroot_mask') is not None and not self.from_lq:
+            raise OptionError(f'{block}: dataroot_mask belongs to dataroot_lq; with dataroot_gt the degradation draws the masks.')
         if self.train:
             self.crop_size = self._crop_size(block)
         self.root = Path(opt['dataroot_lq'] if self.from_lq else opt['dataroot_gt'])
@@ -89,6 +100,9 @@ class DegradedImageDataset(Dataset):
         if self.backend not in ('disk', 'lmdb'):
             raise OptionError(f"{block}.io_backend.type must be 'disk' or 'lmdb', got {self.backend!r}.")
         self.keys = self._find_images(opt)
+        self.mask_root = Path(opt['dataroot_mask']) if opt.get('dataroot_mask') is not None else None
+        self.mask_keys = self._find_masks() if self.mask_root else None
+        self.labels = read_labels(Path(opt['label_file']), self.keys) if opt.get('label_file') is not None else None
         self._cache: dict[int, np.ndarray] = {}
 
     def _crop_size(self, block: str) -> int:
@@ -101,23 +115,35 @@ class DegradedImageDataset(Dataset):
 
     def _find_images(self, opt: dict) -> list[str]:
         """Return the images' keys: paths relative to the folder, or LMDB keys."""
-        if not self.root.is_dir():
-            raise FileNotFoundError(f'{self.root}: no such image {"LMDB" if self.backend == "lmdb" else "folder"}.')
-        if self.backend == 'lmdb':
-            listing = self.root / 'meta_info.txt'
-            if not listing.is_file():
-                raise FileNotFoundError(f'{self.root}: not an LMDB of BasicSR (meta_info.txt is missing).')
-            keys = [line.split('.')[0] for line in listing.read_text().splitlines() if line.strip()]
-        elif opt.get('meta_info_file') is not None:
+        if self.backend == 'disk' and opt.get('meta_info_file') is not None and self.root.is_dir():
             lines = Path(opt['meta_info_file']).read_text().splitlines()
             pattern = opt.get('filename_tmpl') or '{}'
             names = [Path(line.split(' ')[0]) for line in lines if line.strip()]
             keys = [str(name.with_name(pattern.format(name.stem) + name.suffix)) for name in names]
         else:
-            keys = list_images(self.root)
+            keys = self._listing(self.root)
         if not keys:
             raise FileNotFoundError(f'{self.root}: holds no image ({", ".join(EXTENSIONS)}).')
         return keys
+
+    def _listing(self, root: Path) -> list[str]:
+        """Return the keys of all images below a folder or in an LMDB."""
+        if not root.is_dir():
+            raise FileNotFoundError(f'{root}: no such image {"LMDB" if self.backend == "lmdb" else "folder"}.')
+        if self.backend == 'disk':
+            return list_images(root)
+        listing = root / 'meta_info.txt'
+        if not listing.is_file():
+            raise FileNotFoundError(f'{root}: not an LMDB of BasicSR (meta_info.txt is missing).')
+        return [line.split('.')[0] for line in listing.read_text().splitlines() if line.strip()]
+
+    def _find_masks(self) -> list[str]:
+        """Return the key of each image's mask."""
+        by_stem = {without_ending(name): name for name in self._listing(self.mask_root)}
+        missing = [key for key in self.keys if without_ending(key) not in by_stem]
+        if missing:
+            raise FileNotFoundError(f'{self.mask_root}: no mask for {missing[0]} ({len(missing)} of {len(self.keys)} images have none).')
+        return [by_stem[without_ending(key)] for key in self.keys]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -134,28 +160,48 @@ class DegradedImageDataset(Dataset):
             if not (height and width):
                 raise ValueError(f'{path}: {image.shape[1]}x{image.shape[0]} is smaller than {multiple} pixels, the least that is needed.')
             image = image[:height, :width]
-        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
-        if self.from_lq:
-            return {'lq': x, 'lq_path': path}
-        sample = {'lq': self.degradation(x, rng), 'lq_path': path}
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        x = pixels[:3].float() / 255
+        sample = {'lq': x, 'lq_path': path}
+        if self.mask_root:
+            sample['mask'] = (pixels[3:] > 127).float()
+        elif not self.from_lq and self.degradation.draws_mask:
+            sample['mask'] = self.degradation.draw_mask(*x.shape[-2:], rng)
+            sample['lq'] = self.degradation.fill_hole(x, sample['mask'])
+        elif not self.from_lq:
+            sample['lq'] = self.degradation(x, rng)
+        if self.labels is not None:
+            sample['label'] = torch.tensor(self.labels[index])
         return sample | {'gt': x, 'gt_path': path} if self.return_gt else sample
 
     def _read(self, index: int, path: str) -> np.ndarray:
-        """Return the decoded image (H, W, 3), RGB, uint8.
+        """Return the decoded image (H, W, 3), RGB, uint8; with ``dataroot_mask`` (H, W, 4), the mask behind.
+
+        So that the mask goes through crop and augmentation with its image.
 
         Raises:
-            ValueError: the file is not an image or is damaged.
+            ValueError: a file is not an image or is damaged.
+            OptionError: the mask has another size.
         """
         if index in self._cache:
             return self._cache[index]
-        if self.backend == 'lmdb':
-            content = _lmdb_client(os.getpid(), str(self.root)).get(self.keys[index], 'images')
-        else:
-            content = FileClient('disk').get(path)
-        image = decode_image(content, path)
+        image = self._decode(self.root, self.keys[index])
+        if self.mask_root:
+            mask = self._decode(self.mask_root, self.mask_keys[index])
+            if mask.shape != image.shape:
+                raise OptionError(f'{self.mask_root / self.mask_keys[index]}: {mask.shape[1]}x{mask.shape[0]} pixels, '
+                                  f'but its image {path} has {image.shape[1]}x{image.shape[0]}.')
+            image = np.dstack([image, cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY)])
         if self.opt.get('cache', False):
             self._cache[index] = image
         return image
+
+    def _decode(self, root: Path, key: str) -> np.ndarray:
+        """Return an image of a folder or an LMDB as (H, W, 3), RGB, uint8."""
+        path = str(root / key)
+        if self.backend == 'lmdb':
+            return decode_image(_lmdb_client(os.getpid(), str(root)).get(key, 'images'), path)
+        return decode_image(FileClient('disk').get(path), path)
 
     def _crop(self, image: np.ndarray, rng: np.random.Generator, path: str) -> np.ndarray:
         """Draw a crop; of several candidates, the one with the most detail."""
@@ -167,7 +213,7 @@ class DegradedImageDataset(Dataset):
         for _ in range(self.opt.get('detail_crops', 1)):
             top, left = (int(rng.integers((side - size) // multiple + 1)) * multiple for side in (height, width))
             candidates.append(image[top:top + size, left:left + size])
-        return max(candidates, key=gradient_energy) if len(candidates) > 1 else candidates[0]
+        return max(candidates, key=lambda crop: gradient_energy(crop[..., :3])) if len(candidates) > 1 else candidates[0]
 
     def _augment(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Flip and rotate by 90 degrees, each with probability 1/2 (BasicSR's ``augment`` with an explicit generator)."""
@@ -185,6 +231,42 @@ class DegradedImageDataset(Dataset):
 def list_images(folder: Path) -> list[str]:
     """Return the images of a folder and its subfolders: sorted paths relative to it, chosen by :data:`EXTENSIONS`."""
     return sorted(name for name in scandir(str(folder), recursive=True) if name.lower().endswith(EXTENSIONS))
+
+
+def without_ending(name: str) -> str:
+    """Return the path of an image without its ending, if it is one of :data:`EXTENSIONS`; LMDB keys, which have none, stay as they are."""
+    return os.path.splitext(name)[0] if name.lower().endswith(EXTENSIONS) else name
+
+
+def read_labels(file: Path, keys: list[str]) -> list[int]:
+    """Return the label of each image.
+
+    Args:
+        file: text with one ``name label`` a line; blank lines are skipped.
+        keys: paths of the images below their folder, or LMDB keys. A name in full goes before one without ending.
+
+    Raises:
+        OptionError: a line that is not ``name label``, a name with two labels, or images without a label.
+        FileNotFoundError: no such file.
+    """
+    labels: dict[str, int] = {}
+    for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().replace('\t', ' ').rpartition(' ')
+        name = name.strip()
+        if not name or not label.isdecimal():
+            raise OptionError(f"{file}: line {number} must be 'name label' with an integer label from 0, got {line.strip()!r}.")
+        if labels.setdefault(name, int(label)) != int(label):
+            raise OptionError(f'{file}: line {number} gives {name} the label {label}, but it has {labels[name]} already.')
+    by_stem: dict[str, int] = {}
+    for name, label in labels.items():
+        by_stem.setdefault(without_ending(name), label)
+    found = [labels.get(key, by_stem.get(without_ending(key))) for key in keys]
+    missing = [key for key, label in zip(keys, found) if label is None]
+    if missing:
+        raise OptionError(f'{file}: no label for {missing[0]} ({len(missing)} of {len(keys)} images have none).')
+    return found
 
 
 def decode_image(content: bytes, path: str) -> np.ndarray:

@@ -14,6 +14,10 @@ from ibmd_basicsr.data.degradations import (
     CHROMA_TABLE,
     LUMA_TABLE,
     build_degradation,
+    canny_edges,
+    center_mask,
+    fill_hole,
+    freeform_mask,
     jpeg_i2sb,
     jpeg_libjpeg,
     quantisation_table,
@@ -271,9 +275,114 @@ def test_tables_are_libjpegs_where_5000_is_divisible(quality, same):
         assert (written[0][7], ours[0][7]) == (101, 102)
 
 
+# ---- inpainting
+
+BANDS = [(0.1, 0.2), (0.2, 0.3), (0.01, 0.02), (0.5, 0.55), (0.9, 0.95)]
+
+
+def test_center_mask_is_the_middle_quarter():
+    mask = center_mask(16, 24)
+    assert mask.shape == (1, 16, 24) and mask.dtype == torch.float32
+    assert mask[:, 4:12, 6:18].min() == 1 and mask.sum() == 8 * 12
+    odd = center_mask(33, 47)  # rows 8 .. 23, columns 11 .. 34
+    assert odd[:, 8:24, 11:35].min() == 1 and odd.sum() == 16 * 24
+
+
+@pytest.mark.parametrize('size', [(16, 16), (33, 47), (17, 200), (256, 256)])
+@pytest.mark.parametrize('band', BANDS)
+def test_freeform_masks_keep_to_the_band(size, band):
+    masks = [freeform_mask(*size, band, np.random.default_rng(seed)) for seed in range(50)]
+    for mask in masks:
+        assert mask.shape == (1, *size) and mask.dtype == torch.float32 and mask.unique().tolist() == [0, 1]
+        assert band[0] <= mask.double().mean().item() <= band[1]
+    assert len({mask.numpy().tobytes() for mask in masks}) > 45
+
+
+@pytest.mark.parametrize('band, pixels', [((0.295, 0.3), 30), ((0.3, 0.305), 30), ((0.565, 0.57), 57)])
+def test_freeform_mask_finds_the_only_number_of_pixels(band, pixels):
+    """Bounds belong to the band, also where their product with the area is off by rounding (0.57 * 100 < 57)."""
+    for seed in range(10):
+        assert freeform_mask(10, 10, band, np.random.default_rng(seed)).sum() == pixels
+
+
+def test_band_that_holds_no_pixel_is_refused():
+    with pytest.raises(ValueError, match='no hole in 16x16 pixels covers between 0.15 and 0.151 of the area'):
+        freeform_mask(16, 16, (0.15, 0.151), np.random.default_rng(0))
+
+
+def test_freeform_holes_are_strokes_and_may_lie_anywhere():
+    masks = torch.stack([freeform_mask(64, 64, (0.1, 0.2), np.random.default_rng(seed))[0] for seed in range(300)])
+    shares = masks.mean(0).unflatten(0, (4, 16)).unflatten(2, (4, 16)).mean((1, 3))  # of 4 x 4 blocks
+    assert shares.min() > 0.05 and shares.max() < 0.35
+    # most pixels of a stroke lie next to another one; of scattered pixels a share of 0.15 would
+    beside = (masks[:, :, 1:] * masks[:, :, :-1]).sum() / masks[:, :, 1:].sum()
+    assert beside > 0.8
+
+
+def test_freeform_mask_is_a_function_of_the_generators_state():
+    rng, again = np.random.default_rng(5), np.random.default_rng(5)
+    first = [freeform_mask(32, 40, (0.1, 0.2), rng) for _ in range(4)]
+    assert all(map(torch.equal, first, [freeform_mask(32, 40, (0.1, 0.2), again) for _ in range(4)]))
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize('fill, value', [(None, 0.5), ('grey', 0.5), ('white', 1.0)])
+@pytest.mark.parametrize('mask', ['center', 'freeform'])
+def test_inpainting_changes_the_hole_alone(mask, fill, value):
+    options = {'type': 'inpaint', 'mask': mask} | ({'fill': fill} if fill else {})
+    degradation, x = build_degradation(options), noise(3, 32, 48)
+    assert degradation.draws_mask and degradation.scale == degradation.size_multiple == 1
+    drawn = degradation.draw_mask(32, 48, np.random.default_rng(1))
+    hole = drawn.bool().expand_as(x)
+    lq = degradation(x, np.random.default_rng(1))
+    assert torch.equal(lq, degradation.fill_hole(x, drawn))
+    assert torch.equal(lq[~hole], x[~hole]) and lq[hole].unique().tolist() == [value]
+    assert 0.1 <= drawn.mean() <= 0.25
+
+
+def test_freeform_ratio_is_handed_on():
+    degradation = build_degradation({'type': 'inpaint', 'mask': 'freeform', 'ratio': [0.4, 0.5]})
+    assert 0.4 <= degradation.draw_mask(32, 32, np.random.default_rng(0)).mean() <= 0.5
+
+
+# ---- edges
+
+def test_edges_are_black_lines_where_the_picture_steps():
+    step = torch.zeros(3, 32, 40)
+    step[..., 20:] = 1
+    edges = canny_edges(step, 100, 200, 1.0)
+    assert edges.shape == step.shape and edges.unique().tolist() == [0, 1]
+    black = (edges[0] == 0).nonzero()
+    assert set(black[:, 1].tolist()) <= {19, 20} and set(black[:, 0].tolist()) == set(range(32)) and len(black) == 32
+
+
+def test_edges_are_opencvs():
+    x = photo('coffee')
+    grey = cv2.GaussianBlur(cv2.cvtColor(as_bytes(x), cv2.COLOR_RGB2GRAY), (0, 0), 1.5)
+    degradation = build_degradation({'type': 'edges', 'low': 50, 'high': 120, 'blur': 1.5})
+    assert not degradation.draws_mask and degradation.scale == degradation.size_multiple == 1
+    lq = degradation(x, np.random.default_rng(0))
+    for channel in lq:
+        np.testing.assert_array_equal(channel.numpy() * 255, 255 - cv2.Canny(grey, 50, 120))
+    assert 0.01 < (lq == 0).float().mean() < 0.3
+
+
+def test_blur_removes_edges_and_none_is_possible():
+    x = photo('coffee')
+    sharp, usual = canny_edges(x, 100, 200, 0), build_degradation({'type': 'edges'})(x, np.random.default_rng(0))
+    assert torch.equal(usual, canny_edges(x, 100, 200, 1.0))
+    np.testing.assert_array_equal(sharp[0].numpy() * 255, 255 - cv2.Canny(cv2.cvtColor(as_bytes(x), cv2.COLOR_RGB2GRAY), 100, 200))
+    assert 0 < (usual == 0).sum() < (sharp == 0).sum()
+
+
+def test_picture_without_edges_is_white():
+    assert canny_edges(torch.full((3, 16, 16), 0.3), 100, 200, 1.0).unique().tolist() == [1]
+
+
 # ---- all of them
 
-OPERATORS = {'bicubic': sr_bicubic, 'pool': sr_pool, 'libjpeg': lambda x: jpeg_libjpeg(x, 10), 'i2sb': lambda x: jpeg_i2sb(x, 10)}
+OPERATORS = {'bicubic': sr_bicubic, 'pool': sr_pool, 'libjpeg': lambda x: jpeg_libjpeg(x, 10), 'i2sb': lambda x: jpeg_i2sb(x, 10),
+             'hole': lambda x: fill_hole(x, center_mask(*x.shape[-2:]), 0.5), 'edges': lambda x: canny_edges(x, 100, 200, 1.0)}
 
 
 @pytest.mark.parametrize('operator', OPERATORS.values(), ids=OPERATORS)
@@ -313,7 +422,8 @@ def test_quality_range_includes_both_ends():
 
 @pytest.mark.parametrize('options', [
     {'type': 'sr'}, {'type': 'sr', 'kernel': 'pool'}, {'type': 'jpeg', 'codec': 'libjpeg', 'quality': 10},
-    {'type': 'jpeg', 'codec': 'i2sb', 'quality': 10}], ids=lambda options: '-'.join(map(str, options.values())))
+    {'type': 'jpeg', 'codec': 'i2sb', 'quality': 10}, {'type': 'inpaint', 'mask': 'center'}, {'type': 'edges'}],
+    ids=lambda options: '-'.join(map(str, options.values())))
 def test_fixed_degradations_draw_nothing(options):
     rng, degradation, x = np.random.default_rng(0), build_degradation(options), noise(3, 32, 32)
     state, global_state = rng.bit_generator.state, torch.get_rng_state()
@@ -324,9 +434,9 @@ def test_fixed_degradations_draw_nothing(options):
 # ---- options
 
 @pytest.mark.parametrize('options, message', [
-    (None, "one of 'sr', 'jpeg', got None"),
-    ({'scale': 4}, "one of 'sr', 'jpeg', got {'scale': 4}"),
-    ({'type': 'blur'}, "one of 'sr', 'jpeg', got {'type': 'blur'}"),
+    (None, "one of 'sr', 'jpeg', 'inpaint', 'edges', got None"),
+    ({'scale': 4}, "one of 'sr', 'jpeg', 'inpaint', 'edges', got {'scale': 4}"),
+    ({'type': 'blur'}, "one of 'sr', 'jpeg', 'inpaint', 'edges', got {'type': 'blur'}"),
     ({'type': 'sr', 'kernal': 'pool'}, "unknown key 'kernal', did you mean 'kernel'?"),
     ({'type': 'jpeg', 'codec': 'i2sb', 'quallity': 10}, "unknown key 'quallity', did you mean 'quality'?"),
     ({'type': 'jpeg', 'quality': 10}, "missing 'codec'"),
@@ -340,6 +450,22 @@ def test_fixed_degradations_draw_nothing(options):
     ({'type': 'sr', 'kernel': 'lanczos'}, "one of ('bicubic', 'pool'), got 'lanczos'"),
     ({'type': 'sr', 'scale': 0}, 'a positive integer, got 0'),
     ({'type': 'sr', 'scale': 4.0}, 'a positive integer, got 4.0'),
+    ({'type': 'inpaint'}, "missing 'mask'"),
+    ({'type': 'inpaint', 'mask': 'box'}, "one of ('center', 'freeform'), got 'box'"),
+    ({'type': 'inpaint', 'mask': 'center', 'fil': 'grey'}, "unknown key 'fil', did you mean 'fill'?"),
+    ({'type': 'inpaint', 'mask': 'center', 'fill': 'black'}, "one of ('grey', 'white'), got 'black'"),
+    ({'type': 'inpaint', 'mask': 'center', 'ratio': [0.1, 0.2]}, 'ratio belongs to mask: freeform, not to center'),
+    ({'type': 'inpaint', 'mask': 'freeform', 'ratio': [0.2, 0.1]}, 'two rising numbers between 0 and 1, got [0.2, 0.1]'),
+    ({'type': 'inpaint', 'mask': 'freeform', 'ratio': [0, 0.1]}, 'two rising numbers between 0 and 1, got [0, 0.1]'),
+    ({'type': 'inpaint', 'mask': 'freeform', 'ratio': [10, 20]}, 'two rising numbers between 0 and 1, got [10, 20]'),
+    ({'type': 'inpaint', 'mask': 'freeform', 'ratio': 0.1}, 'two rising numbers between 0 and 1, got 0.1'),
+    ({'type': 'inpaint', 'mask': 'freeform', 'ratio': [0.1, 0.2, 0.3]}, 'two rising numbers between 0 and 1, got'),
+    ({'type': 'inpaint', 'mask': 'freeform', 'ratio': ['a', 0.2]}, 'two rising numbers between 0 and 1, got'),
+    ({'type': 'edges', 'hight': 200}, "unknown key 'hight', did you mean 'high'?"),
+    ({'type': 'edges', 'low': 200, 'high': 100}, '0 <= low <= high, got 200 and 100'),
+    ({'type': 'edges', 'low': -1}, '0 <= low <= high, got -1 and 200'),
+    ({'type': 'edges', 'low': 'x'}, "must be numbers, got 'x', 200 and 1.0"),
+    ({'type': 'edges', 'blur': -1}, '0 or more, got -1'),
 ], ids=str)
 def test_bad_options_are_named_in_one_line(options, message):
     with pytest.raises(OptionError) as error:

@@ -18,6 +18,9 @@ from ibmd_basicsr.utils.errors import OptionError
 SR = {'type': 'sr', 'scale': 4}
 I2SB_JPEG = {'type': 'jpeg', 'codec': 'i2sb', 'quality': 10}
 LIBJPEG = {'type': 'jpeg', 'codec': 'libjpeg', 'quality': [5, 60]}
+CENTER = {'type': 'inpaint', 'mask': 'center', 'fill': 'white'}
+FREEFORM = {'type': 'inpaint', 'mask': 'freeform', 'ratio': [0.1, 0.2]}
+EDGES = {'type': 'edges'}
 
 
 @pytest.fixture
@@ -62,8 +65,8 @@ def levels(x: torch.Tensor) -> np.ndarray:
 
 def same(a: dict, b: dict) -> bool:
     """Compare the tensors of two samples."""
-    tensors = [key for key in a if key in ('lq', 'gt')]
-    return tensors == [key for key in b if key in ('lq', 'gt')] and all(torch.equal(a[key], b[key]) for key in tensors)
+    tensors = [key for key in a if not key.endswith('_path')]
+    return tensors == [key for key in b if not key.endswith('_path')] and all(torch.equal(a[key], b[key]) for key in tensors)
 
 
 def draws(source, count: int = 6, first: int = 0) -> list[dict]:
@@ -72,7 +75,8 @@ def draws(source, count: int = 6, first: int = 0) -> list[dict]:
 
 # ---- what a sample holds
 
-@pytest.mark.parametrize('degradation, scale', [(SR, 4), (SR | {'kernel': 'pool', 'scale': 2}, 2), (LIBJPEG, 1), (I2SB_JPEG, 1)], ids=str)
+@pytest.mark.parametrize('degradation, scale', [
+    (SR, 4), (SR | {'kernel': 'pool', 'scale': 2}, 2), (LIBJPEG, 1), (I2SB_JPEG, 1), (EDGES, 1)], ids=str)
 def test_training_sample(photos, degradation, scale):
     for sample in draws(train(photos, degradation, gt_size=32)):
         assert set(sample) == {'lq', 'gt', 'lq_path', 'gt_path'}
@@ -115,6 +119,154 @@ def test_without_return_gt_only_gt_is_missing(photos, make):
         assert set(b) == {'lq', 'lq_path'} and torch.equal(a['lq'], b['lq'])
 
 
+# ---- masks
+
+@pytest.mark.parametrize('degradation', [CENTER, FREEFORM], ids=['center', 'freeform'])
+@pytest.mark.parametrize('make', [dataset, train])
+@pytest.mark.parametrize('return_gt', [True, False])
+def test_masks_come_with_their_images(photos, make, degradation, return_gt):
+    fill = {'white': 1.0}.get(degradation.get('fill'), 0.5)
+    with_gt = draws(make(photos, degradation))
+    for sample, full in zip(draws(make(photos, degradation, return_gt=return_gt)), with_gt, strict=True):
+        assert set(sample) == {'lq', 'mask', 'lq_path'} | ({'gt', 'gt_path'} if return_gt else set())
+        lq, mask = sample['lq'], sample['mask']
+        assert mask.shape == (1, *lq.shape[1:]) and mask.dtype == torch.float32 and mask.unique().tolist() == [0, 1]
+        assert torch.equal(mask, full['mask']) and torch.equal(lq, full['lq'])
+        hole = mask.bool().expand_as(lq)
+        assert torch.equal(lq[~hole], full['gt'][~hole]) and lq[hole].unique().tolist() == [fill]
+
+
+@pytest.mark.parametrize('phase', ['val', 'test'])
+def test_evaluation_masks_depend_on_seed_and_index_alone(photos, phase):
+    source = dataset(photos, FREEFORM, phase=phase, manual_seed=3)
+    masks = [source[i]['mask'] for i in range(3)]
+    again = dataset(photos, FREEFORM, phase=phase, manual_seed=3, return_gt=False)
+    assert all(torch.equal(again[i]['mask'], masks[i]) for i in (2, 0, 1))
+    assert not torch.equal(masks[0], masks[1])
+    assert not torch.equal(dataset(photos, FREEFORM, phase=phase, manual_seed=4)[0]['mask'], masks[0])
+
+
+def test_training_masks_differ_from_draw_to_draw(photos):
+    source = train(photos, FREEFORM)
+    assert len({source[Draw(0, i)]['mask'].numpy().tobytes() for i in range(10)}) > 8
+
+
+@pytest.fixture
+def holed(tmp_path):
+    """Pictures of coordinates whose masks say the same by a threshold, in two folders; nothing clean."""
+    for name, height, width in (('a', 40, 48), ('sub/b', 33, 50)):
+        picture = coordinates(height, width)
+        save(tmp_path / 'lq' / f'{name}.png', picture)
+        save(tmp_path / 'masks' / f'{name}.bmp', np.where(hole(picture), 255, 0).astype(np.uint8))
+    return tmp_path
+
+
+def hole(picture: np.ndarray) -> np.ndarray:
+    """Return a pattern (H, W) of a picture of coordinates that no flip or rotation maps to itself."""
+    return (picture[..., 0].astype(int) * 3 + picture[..., 1] * 5) % 11 < 3
+
+
+def test_masks_of_corrupted_photographs(holed):
+    for sample in draws(corrupted(holed / 'lq', dataroot_mask=str(holed / 'masks'), scale=1), 2):
+        assert set(sample) == {'lq', 'mask', 'lq_path'} and sample['mask'].dtype == torch.float32
+        np.testing.assert_array_equal(sample['mask'][0].numpy(), hole(levels(sample['lq'])))
+
+
+@pytest.mark.parametrize('changes', [{}, {'cache': True}, {'detail_crops': 5}], ids=str)
+def test_masks_are_cropped_and_turned_with_their_images(holed, changes):
+    augment = {'phase': 'train', 'scale': 1, 'gt_size': 16, 'use_hflip': True, 'use_rot': True}
+    source = corrupted(holed / 'lq', dataroot_mask=str(holed / 'masks'), **augment, **changes)
+    samples = draws(source, 40)
+    for sample in samples:
+        assert sample['lq'].shape == (3, 16, 16) and sample['mask'].shape == (1, 16, 16)
+        np.testing.assert_array_equal(sample['mask'][0].numpy(), hole(levels(sample['lq'])))
+    plain = draws(corrupted(holed / 'lq', **augment, **changes), 40)  # the mask changes no choice
+    assert all(torch.equal(a['lq'], b['lq']) for a, b in zip(samples, plain, strict=True))
+
+
+def test_masks_from_an_lmdb(holed):
+    for name in ('lq', 'masks'):
+        create_lmdb(holed / name, holed / f'{name}.lmdb')
+    augment = {'phase': 'train', 'scale': 1, 'gt_size': 16, 'use_rot': True}
+    packed = corrupted(holed / 'lq.lmdb', dataroot_mask=str(holed / 'masks.lmdb'), io_backend={'type': 'lmdb'}, **augment)
+    assert all(map(same, draws(packed), draws(corrupted(holed / 'lq', dataroot_mask=str(holed / 'masks'), **augment))))
+
+
+def test_grey_values_of_masks_are_parted_at_the_middle(tmp_path):
+    save(tmp_path / 'lq' / 'a.png', coordinates(4, 4))
+    save(tmp_path / 'masks' / 'a.png', np.array([[0, 127, 128, 255]] * 4, np.uint8))
+    mask = corrupted(tmp_path / 'lq', dataroot_mask=str(tmp_path / 'masks'))[0]['mask']
+    assert mask[0].tolist() == [[0, 0, 1, 1]] * 4
+
+
+def test_missing_mask_is_named(holed):
+    (holed / 'masks' / 'sub' / 'b.bmp').unlink()
+    with pytest.raises(FileNotFoundError, match=r'masks: no mask for sub/b.png \(1 of 2 images have none\)'):
+        corrupted(holed / 'lq', dataroot_mask=str(holed / 'masks'))
+    with pytest.raises(FileNotFoundError, match='absent: no such image folder'):
+        corrupted(holed / 'lq', dataroot_mask=str(holed / 'absent'))
+
+
+def test_mask_of_another_size_is_named(holed):
+    save(holed / 'masks' / 'a.bmp', np.zeros((48, 40), np.uint8))
+    with pytest.raises(OptionError, match='masks/a.bmp: 40x48 pixels, but its image .*lq/a.png has 48x40'):
+        corrupted(holed / 'lq', dataroot_mask=str(holed / 'masks'))[0]
+
+
+# ---- labels
+
+def test_labels_by_path_by_stem_and_by_lmdb_key(photos, tmp_path):
+    make_photos(photos / 'deeper', count=1, seed=7)
+    save(photos / 'b c.jpg', coordinates(40, 48))
+    names = ['b c.jpg', 'deeper/photo_0.png', 'photo_0.png', 'photo_1.png', 'photo_2.png']
+    listing = tmp_path / 'labels.txt'
+    listing.write_text('photo_0.png 4\n\nphoto_1\t0\nb c.jpg 2\n  deeper/photo_0   3 \nphoto_2.png 999\nunknown.png 7\n')
+    expected = [2, 3, 4, 0, 999]
+    source = dataset(photos, label_file=str(listing))
+    assert source.keys == names
+    for sample, label in zip(draws(source, 5), expected, strict=True):
+        assert sample['label'].dtype == torch.int64 and sample['label'].shape == () and sample['label'] == label
+    create_lmdb(photos, tmp_path / 'photos.lmdb')
+    listing.write_text(listing.read_text().replace('b c.jpg', 'b_c'))
+    packed = train(tmp_path / 'photos.lmdb', FREEFORM, io_backend={'type': 'lmdb'}, label_file=str(listing), return_gt=False)
+    assert [sample['label'].item() for sample in draws(packed, 5)] == expected
+    assert set(packed[0]) == {'lq', 'mask', 'label', 'lq_path'}
+
+
+def test_labels_of_corrupted_photographs_are_collated(photos, tmp_path):
+    (tmp_path / 'labels.txt').write_text('photo_0 0\nphoto_1 1\nphoto_2 2\n')
+    source = corrupted(photos, label_file=str(tmp_path / 'labels.txt'))
+    batch = next(iter(DataLoader(source, batch_size=3)))
+    assert batch['label'].dtype == torch.int64 and batch['label'].tolist() == [0, 1, 2]
+
+
+def test_name_in_full_goes_before_the_stem(tmp_path):
+    for name in ('a.bmp', 'a.png'):
+        save(tmp_path / 'in' / name, coordinates(8, 8))
+    (tmp_path / 'labels.txt').write_text('a 1\na.png 2\n')
+    source = dataset(tmp_path / 'in', label_file=str(tmp_path / 'labels.txt'))
+    assert [sample['label'].item() for sample in draws(source, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize('text, message', [
+    ('photo_1 1\n', 'labels.txt: no label for photo_0.png (2 of 3 images have none).'),
+    ('photo_0 1\nphoto_1\nphoto_2 1\n', "labels.txt: line 2 must be 'name label' with an integer label from 0, got 'photo_1'."),
+    ('photo_0 1.5\n', "line 1 must be 'name label' with an integer label from 0, got 'photo_0 1.5'."),
+    ('photo_0 -1\n', "line 1 must be 'name label' with an integer label from 0, got 'photo_0 -1'."),
+    ('photo_0 1\nphoto_0 2\n', 'line 2 gives photo_0 the label 2, but it has 1 already.'),
+], ids=['missing', 'no label', 'fraction', 'negative', 'two labels'])
+def test_bad_label_file_is_named_in_one_line(photos, tmp_path, text, message):
+    (tmp_path / 'labels.txt').write_text(text)
+    with pytest.raises(OptionError) as error:
+        dataset(photos, label_file=str(tmp_path / 'labels.txt'))
+    assert message in str(error.value) and str(error.value).startswith(str(tmp_path)) and '\n' not in str(error.value)
+
+
+def test_missing_label_file_is_named(photos, tmp_path):
+    with pytest.raises(FileNotFoundError, match='absent.txt'):
+        dataset(photos, label_file=str(tmp_path / 'absent.txt'))
+
+
 # ---- corrupted photographs alone
 
 def test_corrupted_photographs_are_handed_out_as_they_are(tmp_path):
@@ -143,7 +295,7 @@ def test_no_clean_photograph_is_read(tmp_path, monkeypatch):
 # ---- where images come from
 
 @pytest.mark.parametrize('make', [dataset, train])
-@pytest.mark.parametrize('degradation', [SR, LIBJPEG], ids=['sr', 'jpeg'])
+@pytest.mark.parametrize('degradation', [SR, LIBJPEG, FREEFORM], ids=['sr', 'jpeg', 'freeform'])
 def test_folder_and_lmdb_give_the_same_tensors(photos, tmp_path, make, degradation):
     make_photos(photos / 'deeper', count=2, seed=7)
     save(photos / 'b c.jpg', coordinates(40, 48))
@@ -220,7 +372,7 @@ def test_cache_changes_nothing_but_the_reading(photos):
 
 # ---- what a draw depends on
 
-@pytest.mark.parametrize('degradation', [SR, LIBJPEG], ids=['sr', 'jpeg'])
+@pytest.mark.parametrize('degradation', [SR, LIBJPEG, FREEFORM], ids=['sr', 'jpeg', 'freeform'])
 def test_a_draw_is_a_function_of_seed_and_number(photos, degradation):
     source = train(photos, degradation)
     sample = source[Draw(0, 5)]
@@ -312,7 +464,8 @@ def test_augmentation_makes_every_orientation(tmp_path, hflip, rot, count):
     assert len(seen) == count and seen <= {variant.astype(int).tobytes() for variant in allowed}
 
 
-@pytest.mark.parametrize('degradation', [SR, SR | {'kernel': 'pool', 'quantize': False}, I2SB_JPEG, LIBJPEG | {'quality': 10}], ids=str)
+@pytest.mark.parametrize('degradation', [
+    SR, SR | {'kernel': 'pool', 'quantize': False}, I2SB_JPEG, LIBJPEG | {'quality': 10}, CENTER, EDGES], ids=str)
 def test_augmented_lq_belongs_to_its_gt(photos, degradation):
     again = build_degradation(degradation)
     for sample in draws(train(photos, degradation)):
@@ -383,6 +536,9 @@ def test_key_that_the_lmdb_lacks_is_named(photos, tmp_path):
     ({'degradation': None}, 'degradation belongs to dataroot_gt, and is needed there'),
     ({'dataroot_gt': None, 'dataroot_lq': 'lq'}, 'degradation belongs to dataroot_gt'),
     ({'dataroot_gt': None, 'dataroot_lq': 'lq', 'degradation': None, 'return_gt': True}, 'return_gt: true needs dataroot_gt'),
+    ({'dataroot_mask': 'masks'}, 'dataroot_mask belongs to dataroot_lq; with dataroot_gt the degradation draws the masks'),
+    ({'degradation': {'type': 'inpaint', 'mask': 'box'}}, "degradation.mask must be one of ('center', 'freeform'), got 'box'"),
+    ({'degradation': FREEFORM, 'scale': 4}, 'the degradation reduces by 1, but the option file says scale: 4'),
     ({'degradation': {'type': 'sr', 'scal': 4}}, "datasets.photos.degradation: unknown key 'scal', did you mean 'scale'?"),
     ({'scale': 2}, 'the degradation reduces by 4, but the option file says scale: 2'),
     ({'gt_size': 18}, 'gt_size must be a positive multiple of 4, got 18'),
