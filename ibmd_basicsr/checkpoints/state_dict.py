@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,19 @@ class CheckpointError(ValueError):
     exit_code = 2
 
 
-def load_file(path: str | os.PathLike) -> dict[str, Any]:
+def printable(text: Any, limit: int = 80) -> str:
+    """Return a name out of a file as one short line: the file may hold line ends and control characters where names are expected."""
+    text = str(text)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= limit else f'{text[:limit]}...'
+
+
+def load_file(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without ever running code from it.
+
+    Args:
+        path: the file.
+        mmap: map the file instead of reading it, where its format allows that; what is not used then takes neither time nor memory.
 
     Raises:
         CheckpointError: no such file, not a torch file, truncated, or only loadable by unpickling code.
@@ -27,13 +42,41 @@ def load_file(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f'{path}: no such weight file.')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # about pickle protocols; what follows from them is in the exception
+            content = torch.load(str(path), map_location='cpu', weights_only=True, mmap=mmap and _can_be_mapped(path))
     except Exception as error:  # torch raises many types for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f'{path}: cannot be read as a weight file ({reason}).') from error
+        raise CheckpointError(f'{path}: {_why_unreadable(path, error)}.') from error
     if not isinstance(content, dict):
         raise CheckpointError(f'{path}: holds a {type(content).__name__}, not a dictionary of weights.')
     return content
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Tell whether the file is a zip archive of uncompressed records; the bytes of compressed ones would be taken for weights."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Return the reason in an error of ``torch.load`` as a part of a sentence; torch's text has many lines and advises to run the code."""
+    text = str(error)
+    forbidden = re.search(r'GLOBAL (\S+)', text)
+    if forbidden:
+        return f'needs code to be run to be read (global {printable(forbidden[1])}), refused'
+    if 'TorchScript' in text:
+        return 'needs code to be run to be read (a TorchScript archive), refused'
+    if path.stat().st_size == 0:
+        return 'cannot be read as a weight file (empty)'
+    if 'WeightsUnpickler error' in text:
+        with open(path, 'rb') as file:
+            bare_pickle = file.read(1) == b'\x80'
+        reason = 'a bare pickle with more than plain data, refused' if bare_pickle else 'no torch file'
+    else:
+        reason = f'{type(error).__name__}: {printable(text.splitlines()[0], 160)}' if text else type(error).__name__
+    return f'cannot be read as a weight file ({reason})'
 
 
 def load_params(path: str | os.PathLike, param_key: str | None = 'params') -> dict[str, Tensor]:
@@ -51,7 +94,29 @@ def load_params(path: str | os.PathLike, param_key: str | None = 'params') -> di
         if param_key not in content:
             raise CheckpointError(f'{path}: has no {param_key!r}; it holds {", ".join(map(repr, list(content)[:6])) or "nothing"}.')
         content = content[param_key]
+        if not isinstance(content, dict):
+            raise CheckpointError(f'{path}: {param_key!r} is a {type(content).__name__}, not a dictionary of weights.')
     return {key.removeprefix('module.'): value for key, value in content.items()}
+
+
+def find_misfits(params: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Compare weights with the state dict of the network that shall take them.
+
+    Args:
+        params: the weights by name.
+        own: the network's; its tensors may be on the meta device.
+
+    Returns:
+        keys missing, superfluous or of another shape, with up to three of each, in one line; empty if everything fits.
+    """
+    problems = []
+    for title, names in (('missing', [k for k in own if k not in params]), ('unknown', [k for k in params if k not in own]),
+                         ('of another shape', [f'{k} {tuple(params[k].shape)}, network {tuple(own[k].shape)}'
+                                               for k in own if k in params and params[k].shape != own[k].shape])):
+        if names:
+            shown = ', '.join(printable(name, 160) for name in names[:3])
+            problems.append(f'{len(names)} {title} ({shown}{", ..." if len(names) > 3 else ""})')
+    return '; '.join(problems)
 
 
 def load_strictly(net: nn.Module, params: dict[str, Tensor], source: str) -> None:
@@ -63,15 +128,9 @@ def load_strictly(net: nn.Module, params: dict[str, Tensor], source: str) -> Non
     Raises:
         CheckpointError: keys missing, superfluous or of another shape, with up to three of each.
     """
-    own = net.state_dict()
-    problems = []
-    for title, names in (('missing', [k for k in own if k not in params]), ('unknown', [k for k in params if k not in own]),
-                         ('of another shape', [f'{k} {tuple(params[k].shape)}, network {tuple(own[k].shape)}'
-                                               for k in own if k in params and params[k].shape != own[k].shape])):
-        if names:
-            problems.append(f'{len(names)} {title} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})')
-    if problems:
-        raise CheckpointError(f'{source}: does not fit the network {type(net).__name__}: {"; ".join(problems)}.')
+    misfits = find_misfits(params, net.state_dict())
+    if misfits:
+        raise CheckpointError(f'{source}: does not fit the network {type(net).__name__}: {misfits}.')
     net.load_state_dict(params)
 
 
@@ -94,8 +153,12 @@ def save_atomically(content: Any, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     temporary = path.with_name(path.name + '.tmp')
-    with open(temporary, 'wb') as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, 'wb') as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # gigabytes, perhaps on a disk that is full
+        raise
