@@ -4,7 +4,8 @@ from __future__ import annotations
 import random
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -58,7 +59,8 @@ def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype 
 class BridgeModel(SRModel):
     """Trains ``net_g`` to estimate the clean image from bridge samples (bridge matching), and tests it with a sampler.
 
-    Reads the option blocks ``bridge``, ``network_g``, ``train`` (``bridge_opt``, ``optim_g``, ``grad_clip``, ``ema_decay``, ``amp``) and
+    Reads the option blocks ``bridge``, ``network_g``, ``train`` (``bridge_opt``, ``optim_g``, ``grad_clip``, ``micro_batch``,
+    ``ema_decay``, ``amp``) and
     ``val.sampler``. All noise is drawn from one generator per sample, keyed by (manual_seed, iteration, place in the global batch): a
     resumed run repeats the unbroken one, and N ranks see the noise that one process with N times the batch would see.
     """
@@ -176,17 +178,15 @@ class BridgeModel(SRModel):
         self.names = [Path(path).stem for path in data['lq_path']]
         self.x_T = lq_to_x_T(self.lq, self.opt['scale'])
         self.mask, self.labels = (data[key].to(self.device, non_blocking=True) if key in data else None for key in ('mask', 'label'))
+        self.x_0 = None
         if 'gt' in data:
             self.gt = data['gt'].to(self.device, non_blocking=True)
             self.x_0 = gt_to_x_0(self.gt)
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of bridge matching: x_t ~ q(x_t | x_0, x_T), regress x_0."""
-        noise = self._training_noise(current_iter)
-        t = self.bridge.schedule.training_times(noise.rand(self.device))
-        loss = self._bridge_matching(self.net_g, self.x_0, t, noise)
-        grad_norm = self._step(self.net_g, self.optimizer_g, loss, 'l_bridge', current_iter)
-        self._terms.update(l_bridge=loss.detach(), grad_g=grad_norm)
+        loss, grad_norm = self._step(self.net_g, self.optimizer_g, self._teacher_loss, 'l_bridge', current_iter)
+        self._terms.update(l_bridge=loss, grad_g=grad_norm)
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
 
@@ -196,6 +196,10 @@ class BridgeModel(SRModel):
                                            world_size=self.opt['world_size'], device=self.device)
         self.x_T = self.bridge.fill_hole(self.x_T, self.mask, noise.randn_like)
         return noise
+
+    def _teacher_loss(self, noise: PerImageNoise) -> Tensor:
+        t = self.bridge.schedule.training_times(noise.rand(self.device))
+        return self._bridge_matching(self.net_g, self.x_0, t, noise)
 
     def _bridge_matching(self, net: nn.Module, x_0: Tensor, t: Tensor, noise: PerImageNoise) -> Tensor:
         """Return the bridge-matching loss of ``net`` on clean images ``x_0`` and the batch's x_T."""
@@ -215,22 +219,52 @@ class BridgeModel(SRModel):
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             return self.bridge.denoiser(net, self.labels)(x_t, t, self.x_T, z)
 
-    def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, label: str, current_iter: int) -> Tensor:
-        """Backward, clip, check, step; return the gradient norm before clipping.
+    def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[PerImageNoise], Tensor], label: str,
+              current_iter: int) -> tuple[Tensor, Tensor]:
+        """Backward, clip, check, step; return the loss and the gradient norm before clipping.
+
+        Args:
+            net: who learns.
+            optimizer: of ``net``.
+            loss_of: returns the mean loss of the images that ``self`` now holds, all of a batch or those of a micro-batch.
+            label: what to call the loss.
+            current_iter: iteration of the host.
 
         Raises:
             NonFiniteError: the loss or a gradient is not finite. The parameters are left as they were.
         """
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = torch.zeros((), device=self.device)
+        for noise, share, last in self._micro_batches(self._training_noise(current_iter)):
+            # gradients are averaged over ranks once, with the last micro-batch
+            with nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync():
+                part = share * loss_of(noise)
+                part.backward()
+            loss = loss + part.detach()
         grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip or float('inf'))
         # after the all-reduce every rank sees the same norm, so all ranks stop together
-        if not torch.isfinite(grad_norm + loss.detach()):
+        if not torch.isfinite(grad_norm + loss):
             raise NonFiniteError(
                 f'{label} is {loss.item():.6g} with gradient norm {grad_norm.item():.6g} at iteration {current_iter}: training '
                 f'stopped before this step. Saved states are intact; lower train.optim_*.lr or set train.grad_clip, then --auto_resume.')
         optimizer.step()
-        return grad_norm.detach()
+        return loss, grad_norm.detach()
+
+    def _micro_batches(self, noise: PerImageNoise) -> Iterator[tuple[PerImageNoise, float, bool]]:
+        """Let ``self`` hold ``train.micro_batch`` images of the batch at a time; yield their noise, their share, and whether they are last.
+
+        Since every image has its own generator, the sum of the gradients is that of the whole batch.
+        """
+        count = len(self.x_T)
+        size = self.opt['train'].get('micro_batch') or count
+        whole = {name: getattr(self, name) for name in ('x_T', 'x_0', 'mask', 'labels')}
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            for name, value in whole.items():
+                setattr(self, name, None if value is None else value[part])
+            yield noise.part(part), len(self.x_T) / count, start + size >= count
+        for name, value in whole.items():
+            setattr(self, name, value)
 
     @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:

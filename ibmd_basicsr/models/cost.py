@@ -77,7 +77,7 @@ class Activations:
 
     Attributes:
         fixed: whatever the batch size (under autocast: the bf16 copies of the weights).
-        per_image: for each image of the batch.
+        per_image: for each image of the batch (of the micro-batch, if there are any).
     """
 
     fixed: int
@@ -90,6 +90,11 @@ def network_blocks(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if opt['model_type'] == 'IBMDModel':
         blocks |= {'net_bridge': opt['network_bridge'], 'teacher': opt['teacher']['network']}
     return blocks
+
+
+def images_at_once(opt: dict[str, Any]) -> int:
+    """Return how many images of a GPU's batch go through the networks together: ``train.micro_batch``, or all of them."""
+    return int(opt['train'].get('micro_batch') or opt['datasets']['train']['batch_size_per_gpu'])
 
 
 def cycle_length(opt: dict[str, Any]) -> int:
@@ -242,7 +247,7 @@ def _call(net: nn.Module, size: int, batch: int, input_grad: bool) -> None:
 
 
 def gpu_bytes(opt: dict[str, Any], sizes: dict[str, NetworkSize], processes: int) -> dict[str, int]:
-    """Return the bytes that stay on each GPU whatever the batch size, by purpose.
+    """Return the bytes that stay on each GPU whatever the batch and micro-batch size, by purpose.
 
     Args:
         opt: checked options.

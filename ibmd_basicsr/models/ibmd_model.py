@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from basicsr.archs import build_network
@@ -117,17 +118,14 @@ class IBMDModel(BridgeModel):
         """One update on a fresh batch: the student's every (K + 1)-th iteration, else the bridge network's."""
         student_turn = current_iter % (self.bridge_updates + 1) == 0
         self._let_learn(student_turn)
-        noise = self._training_noise(current_iter)
         if student_turn:
-            loss = self._student_loss(noise, current_iter)
-            self._terms['l_g'] = loss.detach()
-            self._terms['grad_g'] = self._step(self.net_g, self.optimizer_g, loss, 'l_g', current_iter)
+            self._terms['l_g'], self._terms['grad_g'] = self._step(
+                self.net_g, self.optimizer_g, partial(self._student_loss, current_iter=current_iter), 'l_g', current_iter)
             if self.ema_decay > 0:
                 self.model_ema(self.ema_decay)
         else:
-            loss = self._bridge_loss(noise, current_iter)
-            self._terms['l_bridge'] = loss.detach()
-            self._terms['grad_bridge'] = self._step(self.net_bridge, self.optimizer_bridge, loss, 'l_bridge', current_iter)
+            self._terms['l_bridge'], self._terms['grad_bridge'] = self._step(
+                self.net_bridge, self.optimizer_bridge, partial(self._bridge_loss, current_iter=current_iter), 'l_bridge', current_iter)
 
     def _let_learn(self, student_turn: bool) -> None:
         """Say who learns now: the only place that touches ``requires_grad``."""
@@ -204,7 +202,10 @@ class IBMDModel(BridgeModel):
 
     @torch.no_grad()
     def _log_diagnostics(self, teacher_x0: Tensor, bridge_x0: Tensor, x_0: Tensor) -> None:
-        """Log both regression errors, and E[f^2] - E[f x_0]: zero when a network is the conditional mean of the student's data."""
+        """Log both regression errors, and E[f^2] - E[f x_0], zero when a network is the conditional mean of the student's data.
+
+        Of a batch that is cut into micro-batches, of the last one.
+        """
         for name, estimate in (('teacher', teacher_x0), ('fake', bridge_x0)):
             self._terms[f'l_{name}_on_student'] = (estimate - x_0).square().mean()
             self._terms[f'd_{name}'] = (estimate.square() - estimate * x_0).mean()

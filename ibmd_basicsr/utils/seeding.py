@@ -47,6 +47,10 @@ class PerImageNoise:
         """
         return cls.from_seeds([derive_seed('train', seed, iteration, i * world_size + rank) for i in range(batch)], device)
 
+    def part(self, images: slice) -> PerImageNoise:
+        """Return the noise of some images of the batch; the generators are shared, so draws go on where they stopped."""
+        return PerImageNoise(self.generators[images])
+
     def randn_like(self, x: Tensor) -> Tensor:
         """Return standard normal noise of the shape (B, ...), dtype and device of ``x``.
 

@@ -133,6 +133,28 @@ def test_teacher_loss_is_the_published_regression(world):
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(('model', 'iteration'), [('BridgeModel', 1), ('IBMDModel', 1), ('IBMDModel', 3)])
+def test_micro_batches_sum_to_the_batch(world, model, iteration):
+    """Images one at a time: the same loss and gradient as all at once, in either turn."""
+    results = []
+    for size in (2, 1):
+        torch.manual_seed(1)
+        one = build(world, model, train__micro_batch=size)
+        with torch.no_grad():
+            for p in (one.net_g if model == 'BridgeModel' else one.net_bridge).parameters():
+                p.add_(0.02 * torch.randn_like(p))
+        one.feed_data(batch(gt=model == 'BridgeModel'))
+        one.optimize_parameters(iteration)
+        assert len(one.x_T) == 2
+        learner = one.net_bridge if (model, iteration) == ('IBMDModel', 1) else one.net_g
+        results.append((one.get_current_log(), [p.grad for p in learner.parameters()]))
+    (log, grads), (log_micro, grads_micro) = results
+    term = 'l_g' if iteration == 3 else 'l_bridge'
+    assert log[term] == pytest.approx(log_micro[term], rel=1e-5) and abs(log[term]) > 1e-6
+    for a, b in zip(grads, grads_micro, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
 def test_the_teacher_is_in_no_file(world):
     model = build(world, 'IBMDModel')
     model.save(0, 3)
