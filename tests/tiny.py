@@ -63,13 +63,16 @@ def options(root: Path, model: str = 'BridgeModel', **changes) -> dict:
     return copy.deepcopy(opt)
 
 
-def make_teacher(root: Path, seed: int = 0) -> None:
-    """Write ``teacher.pth``: the tiny network with random (not zero) weights, under ``params_ema`` alone."""
+def make_teacher(root: Path, seed: int = 0, **network) -> None:
+    """Write ``teacher.pth``: the tiny network with random (not zero) weights, under ``params_ema`` alone.
+
+    ``network`` changes the tiny network: ``cond_channels=3`` for a conditional bridge.
+    """
     import torch
 
     from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
     generator = torch.Generator().manual_seed(seed)
-    net = ADMUNet(**{key: value for key, value in NETWORK.items() if key != 'type'})
+    net = ADMUNet(**{key: value for key, value in (NETWORK | network).items() if key != 'type'})
     params = {name: 0.05 * torch.randn(value.shape, generator=generator) + (value.ndim == 1 and 'norm' in name)
               for name, value in net.state_dict().items()}
     torch.save({'params_ema': params}, root / 'teacher.pth')

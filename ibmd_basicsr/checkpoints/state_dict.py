@@ -137,8 +137,11 @@ def load_strictly(net: nn.Module, params: dict[str, Tensor], source: str) -> Non
 def widen_entrance(params: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
     """Return ``params`` with zero weights for the input channels (x_T, z) that ``net`` has beyond those of the file.
 
-    The widened network computes what the narrow one does until training moves the new weights.
+    The widened network computes what the narrow one does until training moves the new weights. Networks of another kind than ADM's get
+    ``params`` back.
     """
+    if ENTRANCE not in params or ENTRANCE not in net.state_dict():
+        return params
     have, want = params[ENTRANCE], net.state_dict()[ENTRANCE]
     extra = want.shape[1] - have.shape[1]
     if extra <= 0:

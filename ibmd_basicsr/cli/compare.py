@@ -36,7 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML), see options/compare/')
     parser.add_argument('-o', '--output', metavar='FOLDER', help="instead of the option file's output")
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
-    parser.add_argument('--steps', type=int, nargs='+', metavar='N', help='network calls, for the rows whose steps are a list')
+    parser.add_argument('--steps', type=int, nargs='+', metavar='N',
+                        help="network calls, for the teachers' rows whose steps are a list; few_step students keep theirs")
     parser.add_argument('--limit', type=int, metavar='N', help='only the first N images')
     parser.add_argument('--fresh', action='store_true', help='ignore the results of earlier runs')
     return parser

@@ -38,7 +38,8 @@ CAPACITIES = (24, 40, 80, 141)  # GiB of common GPUs
 RESERVE = 2 * 2**30  # bytes left to the CUDA context, convolution workspaces and fragmentation
 
 OPTIMIZER_BLOCKS, LOSS_BLOCKS = {'optim_g', 'optim_bridge'}, {'bridge_opt', 'ibmd_opt'}
-DEFAULTS = {'train': {'ema_decay': 0, 'amp': False, 'grad_clip': None, 'warmup_iter': -1}, 'teacher': {'param_key': 'params_ema'}}
+DEFAULTS = {'train': {'ema_decay': 0, 'amp': False, 'grad_clip': None, 'micro_batch': None, 'warmup_iter': -1},
+            'teacher': {'param_key': 'params_ema'}}
 """What the models assume where the file is silent and no signature says it."""
 
 PROCESS_VARIABLES = {'none': ('', ''), 'pytorch': ('RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
@@ -94,7 +95,7 @@ def report(opt: dict[str, Any], processes: int) -> str:
         _header(opt, size, batch, processes, autocast),
         _networks(opt, sizes),
         _passes(opt, sizes, batch, processes),
-        _memory(opt, sizes, size, batch, processes, autocast),
+        _memory(opt, sizes, size, processes, autocast),
         _hours(cost.flops_of_run(opt, sizes, batch * processes), processes),
     ]
     missing = _missing_files(opt)
@@ -151,13 +152,15 @@ def _header(opt: dict[str, Any], size: int, batch: int, processes: int, autocast
     device = 'GPU' if opt['num_gpu'] or processes > 1 else 'CPU'
     total = sum(counts.values())
     updates = ' + '.join(f'{number:,} {turn}s' for turn, number in counts.items())
+    at_once = cost.images_at_once(opt)
+    share = f' ({at_once} at once)' if at_once < batch else ''
     precision = 'bf16 where autocast takes it, else float32' if autocast else 'float32'
     task = (train.get('degradation') or train)['type']
     return '\n'.join(f'{name:14}{value}' for name, value in [
         ('run', f'{opt["name"]}, {opt["model_type"]} (dry run: nothing is trained, nothing is written)'),
         ('task', f'{task}, scale {opt["scale"]}, bridge {opt["bridge"]["type"]}'),
-        ('images', f'{size} x {size}, {batch} a {device}, {processes} {device}{"s" * (processes > 1)}: {batch * processes} an iteration, '
-                   f'{batch * processes * total:,} in all'),
+        ('images', f'{size} x {size}, {batch} a {device}{share}, {processes} {device}{"s" * (processes > 1)}: '
+                   f'{batch * processes} an iteration, {batch * processes * total:,} in all'),
         ('iterations', f'{total:,}: {updates}'),
         ('precision', precision)])
 
@@ -186,22 +189,22 @@ def _passes(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], batch: int,
         'TFLOP in all'])
 
 
-def _memory(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], size: int, batch: int, processes: int,
-            autocast: torch.dtype | None) -> str:
+def _memory(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], size: int, processes: int, autocast: torch.dtype | None) -> str:
+    images = cost.images_at_once(opt)
     fixed = cost.gpu_bytes(opt, sizes, processes)
     turns = cost.activations_per_turn(opt, size, autocast)
     rows = [[name, _bytes(number)] for name, number in fixed.items()]
     for turn, kept in turns.items():
         copies = f' + {_bytes(kept.fixed)} of weights in bf16' if kept.fixed else ''
-        rows.append([f'kept for backward, {turn}: {batch} x {_bytes(kept.per_image)}{copies}',
-                     _bytes(kept.fixed + batch * kept.per_image)])
+        rows.append([f'kept for backward, {turn}: {images} x {_bytes(kept.per_image)}{copies}',
+                     _bytes(kept.fixed + images * kept.per_image)])
     static = sum(fixed.values())
-    rows.append(['peak', _bytes(static + max(kept.fixed + batch * kept.per_image for kept in turns.values()))])
+    rows.append(['peak', _bytes(static + max(kept.fixed + images * kept.per_image for kept in turns.values()))])
     fits = (min((capacity * 2**30 - RESERVE - static - kept.fixed) // kept.per_image for kept in turns.values()) for capacity in CAPACITIES)
     return '\n'.join([
         f'memory of each GPU or process (estimate; add about {_bytes(RESERVE)} for CUDA, workspaces and fragmentation)',
         _table(['what', 'size'], rows, text_columns=1),
-        '  largest batch_size_per_gpu: '
+        f'  largest {"micro_batch" if opt["train"].get("micro_batch") else "batch_size_per_gpu"}: '
         + ', '.join(f'{max(number, 0)} in {capacity} GiB' for number, capacity in zip(fits, CAPACITIES))])
 
 

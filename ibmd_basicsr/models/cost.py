@@ -194,8 +194,9 @@ def measure_activations(block: dict[str, Any], size: int, kind: str, autocast: t
         return Activations(0, 0)
     with FakeTensorMode():
         net = build_network(block)
-        one, two = (kept_bytes(net, size, batch, kind, autocast) for batch in (1, 2))
-    return Activations(fixed=2 * one - two, per_image=two - one)
+        # attention in the new order keeps other tensors for a single image than for several
+        two, three = (kept_bytes(net, size, batch, kind, autocast) for batch in (2, 3))
+    return Activations(fixed=3 * two - 2 * three, per_image=three - two)
 
 
 def build_network(block: dict[str, Any]) -> nn.Module:

@@ -10,11 +10,11 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
-from ibmd_basicsr.bridges import SCHEDULES, bridge_options, build_bridge
+from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
 from ibmd_basicsr.models.ibmd_model import StudentOptions
-from ibmd_basicsr.restorer import SamplerOptions
+from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
 
@@ -82,15 +82,15 @@ def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
     found.keys('', TOP | (IBMD_TOP if ibmd else set()), required, added=ADDED_TO_TOP)
     found.positive('scale', integer=True)
     _check_gpus(opt, this_machine, found)
-    _check_bridge(opt, found)
+    bridge = _check_bridge(opt, found)
     for block in ('network_g', 'network_bridge', 'teacher.network'):
-        _check_network(opt, block, found)
+        _check_network(opt, block, bridge, found)
     found.keys('teacher', TEACHER, ['network', 'weights'])
     _check_path(opt, found)
     if training:
         _check_train(opt, ibmd, found)
         _check_logger(opt, found)
-    _check_val(opt, training, found)
+    _check_val(opt, training, bridge, found)
     if training and 'train' not in opt['datasets']:
         found.append('datasets: missing train.')
     for phase in opt['datasets']:
@@ -138,12 +138,13 @@ class _Problems(list):
         names, required = option_parameters(target, hidden)
         return self.keys(path, {*names, *extra}, required)
 
-    def build(self, path: str, target: Callable, block: dict[str, Any]) -> None:
-        """Build what is cheap to build, so that its own checks of values speak."""
+    def build(self, path: str, target: Callable, block: dict[str, Any]) -> Any:
+        """Build what is cheap to build, so that its own checks of values speak; return it, or None where they object."""
         try:
-            build_from_options(target, copy.deepcopy(block), path)
+            return build_from_options(target, copy.deepcopy(block), path)
         except OptionError as error:
             self.append(str(error))
+            return None
 
     def choice(self, path: str, choices: tuple) -> bool:
         """Check that the value at ``path`` is one of ``choices``."""
@@ -175,24 +176,29 @@ def _check_gpus(opt: dict[str, Any], this_machine: bool, found: _Problems) -> No
                      '-opt ... --launcher pytorch')
 
 
-def _check_bridge(opt: dict[str, Any], found: _Problems) -> None:
+def _check_bridge(opt: dict[str, Any], found: _Problems) -> Bridge | None:
+    """Check the bridge and return it, None if there is something wrong with it."""
     block = found.block('bridge')
     if block is None or not found.choice('bridge.type', tuple(SCHEDULES)):
-        return
+        return None
     if found.keys('bridge', {*bridge_options(block['type']), 'type', 'conditional', 'hole'}):
         try:
-            build_bridge(**block)
+            return build_bridge(**block)
         except (TypeError, ValueError) as error:
             found.append(f'bridge: {error}')
+    return None
 
 
-def _check_network(opt: dict[str, Any], path: str, found: _Problems) -> None:
+def _check_network(opt: dict[str, Any], path: str, bridge: Bridge | None, found: _Problems) -> None:
     block = found.block(path)
     if block is None:
         return
     if found.choice(f'{path}.type', (ADMUNet.__name__,)) and found.signature(path, ADMUNet, {'type'}):
         with torch.device('meta'):  # a network without memory or arithmetic
-            found.build(path, ADMUNet, block)
+            net = found.build(path, ADMUNet, block)
+        if net is not None and bridge is not None and (net.cond_channels > 0) != bridge.conditional:
+            found.append(f'{path}.cond_channels: must be {net.in_channels if bridge.conditional else 0} with bridge.conditional: '
+                         f'{str(bridge.conditional).lower()}, got {net.cond_channels}.')
 
 
 def _check_path(opt: dict[str, Any], found: _Problems) -> None:
@@ -274,12 +280,17 @@ def _check_logger(opt: dict[str, Any], found: _Problems) -> None:
         found.append('logger.wandb: needs use_tb_logger: true.')
 
 
-def _check_val(opt: dict[str, Any], training: bool, found: _Problems) -> None:
+def _check_val(opt: dict[str, Any], training: bool, bridge: Bridge | None, found: _Problems) -> None:
     found.keys('val', VAL, ['save_img', 'val_freq'] if training else ['save_img'])
     found.positive('val.val_freq', integer=True)
     sampler = found.block('val.sampler')
     if sampler is not None and found.signature('val.sampler', SamplerOptions):
-        found.build('val.sampler', SamplerOptions, sampler)
+        sampler = found.build('val.sampler', SamplerOptions, sampler)
+        if sampler is not None and bridge is not None:
+            try:
+                make_grid(sampler, bridge)
+            except ValueError as error:
+                found.append(f'val.sampler: {error}')
     metrics = found.block('val.metrics')
     for name in metrics or ():
         block = found.block(f'val.metrics.{name}')
@@ -288,8 +299,19 @@ def _check_val(opt: dict[str, Any], training: bool, found: _Problems) -> None:
         if block.get('type') not in METRIC_REGISTRY:
             known = ', '.join(sorted(METRIC_REGISTRY.keys()))
             found.append(f'val.metrics.{name}.type: no metric {block.get("type")!r} is registered. Registered: {known}.')
+        elif 'img2' in option_parameters(METRIC_REGISTRY.get(block['type']))[0]:
+            for phase in _phases_without_truth(opt):
+                found.append(f'val.metrics.{name}: {block["type"]} compares with clean images, which datasets.{phase} does not have; '
+                             'leave it out, or give dataroot_gt.')
         if 'better' in block:
             found.choice(f'val.metrics.{name}.better', ('higher', 'lower'))
+
+
+def _phases_without_truth(opt: dict[str, Any]) -> list[str]:
+    """Return the phases other than train whose data sets hand out no clean images."""
+    blocks = {phase: block for phase, block in opt['datasets'].items() if isinstance(block, dict) and not phase.startswith('train')}
+    return [phase for phase, block in blocks.items() if block.get('type') == DegradedImageDataset.__name__
+            and not block.get('return_gt', block.get('dataroot_lq') is None)]
 
 
 def _check_dataset(opt: dict[str, Any], phase: str, this_machine: bool, found: _Problems) -> None:

@@ -38,8 +38,8 @@ class InputRestorer:
     def __init__(self, scale: int):
         self.scale = scale
 
-    def __call__(self, lq, noise, on_step=None):
-        """Return (B, 3, scale h, scale w) in [0, 1]; ``noise`` and ``on_step`` are not used."""
+    def __call__(self, lq, noise, on_step=None, *, mask=None, labels=None):
+        """Return (B, 3, scale h, scale w) in [0, 1]; all arguments but ``lq`` are not used."""
         images = [image.permute(1, 2, 0).numpy() for image in lq.cpu()]
         if self.scale > 1:
             images = [cv2.resize(image, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_CUBIC) for image in images]
@@ -123,12 +123,16 @@ class Comparison:
             raise _WarmedUp
 
         try:
-            restorer(picture.lq.to(self.device), self._noise(picture), on_step=stop)
+            restorer(*self._images(picture), on_step=stop, **self._conditions(picture))
         except _WarmedUp:
             pass
 
-    def _noise(self, picture: Picture):
-        return PerImageNoise.for_images(self.opt.get('manual_seed') or 0, [picture.name])
+    def _images(self, picture: Picture) -> tuple[torch.Tensor, PerImageNoise]:
+        return picture.lq.to(self.device), PerImageNoise.for_images(self.opt.get('manual_seed') or 0, [picture.name])
+
+    def _conditions(self, picture: Picture) -> dict[str, torch.Tensor | None]:
+        given = {'mask': picture.mask, 'labels': picture.labels}
+        return {name: None if value is None else value.to(self.device) for name, value in given.items()}
 
     def _measure(self, restorer: Callable, row: Row, picture: Picture, bar) -> dict[str, Any]:
         """Restore one image, save it and return what the store shall know of it."""
@@ -141,9 +145,9 @@ class Comparison:
                 shown = time.monotonic()
                 bar.set_postfix_str(f'step {done}/{restorer.calls}')
 
-        lq, noise = picture.lq.to(self.device), self._noise(picture)
+        (lq, noise), conditions = self._images(picture), self._conditions(picture)
         start = self._now()
-        restored = restorer(lq, noise, on_step=on_step)
+        restored = restorer(lq, noise, on_step=on_step, **conditions)
         seconds = self._now() - start
         image = tensor2img(restored)
         path = self.image_path(row.name, picture.name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
-from ibmd_basicsr.restorer import SamplerOptions
+from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys, option_parameters
 
@@ -51,10 +51,12 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
 
     Args:
         opt: the option file.
-        steps: replaces the ``steps`` of the rows that list several.
+        steps: replaces the ``steps`` of the teachers' rows that list several. ``few_step`` students keep their own: they know only the
+            steps that they were trained with.
 
     Raises:
-        OptionError: unknown or missing keys, values that network, bridge or sampler refuse, names that are given twice.
+        OptionError: unknown or missing keys, values that network, bridge or sampler refuse, a sampler that does not fit its bridge, names
+            that are given twice.
     """
     check_keys('', opt, KEYS, ('name', 'scale', 'output', 'dataset', 'restorers'))
     check_keys('grid', opt.get('grid') or {}, GRID_KEYS)
@@ -64,7 +66,7 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
         raise OptionError('restorers: must be a list of rows with a name and a kind.')
     rows = []
     for number, block in enumerate(opt['restorers']):
-        if steps and isinstance(block, dict) and isinstance(block.get('steps'), list):
+        if steps and _takes_other_steps(block):
             block = block | {'steps': steps}
         rows += _read_row(block, f'restorers[{number}]')
     names = [row.name for row in rows]
@@ -78,6 +80,12 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
             if value not in names:
                 raise OptionError(f'{key}: no row {value!r}. Rows: {", ".join(names)}.')
     return rows
+
+
+def _takes_other_steps(block: Any) -> bool:
+    if not isinstance(block, dict) or not isinstance(block.get('steps'), list):
+        return False
+    return not isinstance(block.get('sampler'), dict) or block['sampler'].get('type') != 'few_step'
 
 
 def _read_row(block: Any, path: str) -> list[Row]:
@@ -101,7 +109,7 @@ def _read_row(block: Any, path: str) -> list[Row]:
         names, required = option_parameters(ADMUNet)
         check_keys(f'{path}.network', network, [*names, 'type'], required)
     try:
-        build_bridge(**bridge)
+        built = build_bridge(**bridge)
     except (TypeError, ValueError) as error:
         raise OptionError(f'{path}.bridge: {error}') from error
     weights = block['weights'] if isinstance(block['weights'], list) else [block['weights']]
@@ -113,6 +121,10 @@ def _read_row(block: Any, path: str) -> list[Row]:
     samplers = {name: sampler} if steps is None else {
         f'{name}@{n}': sampler | {'steps': n} for n in (steps if isinstance(steps, list) else [steps])}
     for options in samplers.values():
-        build_from_options(SamplerOptions, options, f'{path}.sampler')
+        sampler = build_from_options(SamplerOptions, options, f'{path}.sampler')
+        try:
+            make_grid(sampler, built)
+        except ValueError as error:
+            raise OptionError(f'{path}: {error}') from error
     common = {'network': network, 'bridge': bridge, 'param_key': block.get('param_key', 'params_ema')}
     return [Row(row, kind, common | {'sampler': options}, tuple(weights)) for row, options in samplers.items()]

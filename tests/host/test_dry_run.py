@@ -80,12 +80,15 @@ def test_cost_of_a_backward(kind):
     assert counter.get_total_flops() == pytest.approx(cost.FORWARDS[kind] * cost.measure_network(ADM_256, 64).forward, rel=0.02)
 
 
+@pytest.mark.parametrize('order', ['legacy', 'new'])
 @pytest.mark.parametrize('autocast', [None, torch.bfloat16])
 @pytest.mark.parametrize('kind', [cost.LEARN, cost.THROUGH])
-def test_activations_are_those_of_a_real_run(kind, autocast):
-    estimate = cost.measure_activations(STUDENT, 16, kind, autocast)
-    real = cost.kept_bytes(cost.build_network(STUDENT), 16, 3, kind, autocast)
-    assert real > 0 and estimate.fixed + 3 * estimate.per_image == real
+def test_activations_are_those_of_a_real_run(kind, autocast, order):
+    network = STUDENT | {'attention_order': order}
+    estimate = cost.measure_activations(network, 16, kind, autocast)
+    for images in (2, 5):
+        real = cost.kept_bytes(cost.build_network(network), 16, images, kind, autocast)
+        assert real > 0 and estimate.fixed + images * estimate.per_image == real
     assert (estimate.fixed == 0) == (autocast is None)
 
 
@@ -129,6 +132,33 @@ def test_memory_of_the_tiny_student(tmp_path):
     assert cost.gpu_bytes(opt, sizes, 2) == one | {'buckets of DistributedDataParallel': 4400}
     opt['train'] |= {'ema_decay': 0, 'optim_g': {'type': 'SGD', 'lr': 1}, 'optim_bridge': {'type': 'SGD', 'lr': 1, 'momentum': 0.9}}
     assert cost.gpu_bytes(opt, sizes, 1) == {'parameters': 4440, 'gradients': 4400, 'optimiser state': 400}
+
+
+def test_a_micro_batch_costs_less_memory_and_nothing_else(tmp_path, dry_run):
+    whole = dry_run(options(tmp_path, 'IBMDModel', datasets__train__batch_size_per_gpu=6, train__micro_batch=None)).out
+    parts = dry_run(options(tmp_path, 'IBMDModel', datasets__train__batch_size_per_gpu=6, train__micro_batch=2)).out
+    assert '6 a CPU, 1 CPU' in whole and '6 a CPU (2 at once), 1 CPU' in parts
+    for turn in ('bridge update', 'student update'):
+        one = re.search(f'kept for backward, {turn}: 6 x ([^ ]+ [KM]iB)', whole).group(1)
+        assert f'kept for backward, {turn}: 2 x {one}' in parts
+    assert row(whole, 'optimiser state') == row(parts, 'optimiser state') and row(whole, 'mean') == row(parts, 'mean')
+    assert row(whole, 'A100, TF32') == row(parts, 'A100, TF32')
+    largest = re.compile(r'largest (\w+): (.*)')
+    (whole_name, whole_fits), (parts_name, parts_fits) = (largest.search(out).groups() for out in (whole, parts))
+    assert (whole_name, parts_name) == ('batch_size_per_gpu', 'micro_batch') and whole_fits == parts_fits
+    assert resolved(whole)['train']['micro_batch'] is None and resolved(parts)['train']['micro_batch'] == 2
+
+
+def test_paper_rows_fit_80_gib(monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    for name in ('sr4x_ibmd', 'inpaint_center_cond_ibmd'):
+        monkeypatch.setattr(sys, 'argv', ['train', '-opt', f'options/paper/{name}.yml', '--dry-run'])
+        assert pipelines.main(is_train=True) == 0
+        out = capsys.readouterr().out
+        assert '256 x 256, 32 a GPU (2 at once), 8 GPUs: 256 an iteration' in out
+        peak, unit = row(out, 'peak')[0].split()
+        assert unit == 'GiB' and 40 < float(peak) < 78
+        assert int(re.search(r'largest micro_batch: .* (\d+) in 80 GiB', out).group(1)) >= 2
 
 
 @pytest.mark.parametrize('model', ['BridgeModel', 'IBMDModel'])
