@@ -1,0 +1,67 @@
+"""What docs/ says in YAML is accepted by the checks, and changes what the text says it changes."""
+import copy
+import re
+
+import pytest
+import yaml
+from tiny import REPOSITORY
+
+import ibmd_basicsr.losses  # noqa: F401
+import ibmd_basicsr.metrics  # noqa: F401
+from ibmd_basicsr.models.option_rules import check_options
+
+RELEASED = (REPOSITORY / 'docs' / 'released_code.md').read_text()
+BLOCKS = [(names.split(), text) for names, text in re.findall(r'<!-- over: ([\w ]+) -->\n```yaml\n(.*?)```', RELEASED, re.DOTALL)]
+CASES = [pytest.param(name, text, id=f'{number}-{name}') for number, (names, text) in enumerate(BLOCKS) for name in names]
+ONE_STEP = ('sr4x_ibmd', 'sr4x_pool_ibmd', 'jpeg5_ibmd', 'jpeg10_ibmd')
+
+
+def paper(name: str) -> dict:
+    # a copy without the anchors' shared blocks
+    return copy.deepcopy(yaml.safe_load(yaml.dump(yaml.safe_load((REPOSITORY / f'options/paper/{name}.yml').read_text()), Dumper=Plain)))
+
+
+class Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data) -> bool:
+        return True
+
+
+def merge(below: dict, above: dict) -> dict:
+    return below | {key: merge(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+                    for key, value in above.items()}
+
+
+def changed(old: dict, new: dict, path: str = '') -> dict:
+    """Return the values of ``new`` that ``old`` has not, by path."""
+    found = {}
+    for key, value in new.items():
+        if isinstance(value, dict):
+            found |= changed(old.get(key, {}), value, f'{path}{key}.')
+        elif key not in old or old[key] != value:
+            found[f'{path}{key}'] = value
+    return found
+
+
+def test_every_block_names_its_files():
+    assert len(BLOCKS) == RELEASED.count('```yaml') == 6
+
+
+@pytest.mark.parametrize('name, text', CASES)
+def test_blocks_are_accepted(name, text):
+    block = yaml.safe_load(text)
+    opt = merge(paper(name), block)
+    for phase, dataset in opt['datasets'].items():
+        dataset |= {'phase': phase, 'scale': opt['scale']}
+    check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
+
+
+@pytest.mark.parametrize('name, text', CASES)
+def test_blocks_change_what_the_text_says(name, text):
+    block = yaml.safe_load(text)
+    changes = changed(paper(name), merge(paper(name), block))
+    if 'pretrain_network_bridge' in text:
+        assert set(changes) == {'path.pretrain_network_bridge', 'path.param_key_bridge'}
+    elif 'normalize' in text:
+        assert changes == {'train.ibmd_opt.normalize': True, 'train.ibmd_opt.alpha': 0.5}
+    else:
+        assert changes == ({'train.ibmd_opt.gradient': 'x0_only'} if name in ONE_STEP else {})
