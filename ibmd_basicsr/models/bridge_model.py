@@ -206,9 +206,9 @@ class BridgeModel(SRModel):
         x_t = interpolate(self.bridge.schedule.coefficients(t), x_0, self.x_T, noise.randn_like(x_0))
         return self._regression(net, x_t, x_0, t)
 
-    def _regression(self, net: nn.Module, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """Return ``E lambda(t) |x0_hat(x_t, t) - x_0|^2`` of ``net`` on given bridge samples."""
-        return self.cri_bridge(self._denoise(net, x_t, t), x_0, self._weight(self.bridge_weight, t, x_0), self.mask)
+    def _regression(self, net: nn.Module, x_t: Tensor, x_0: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
+        """Return ``E lambda(t) |x0_hat(x_t, t) - x_0|^2`` of ``net`` on given bridge samples; ``z`` (B, Cz, H, W) for its extra inputs."""
+        return self.cri_bridge(self._denoise(net, x_t, t, z), x_0, self._weight(self.bridge_weight, t, x_0), self.mask)
 
     def _weight(self, time_weight: Callable[[Tensor, Tensor], Tensor], t: Tensor, x_0: Tensor) -> Tensor:
         """Return lambda(t), broadcastable against ``x_0`` and in its dtype."""

@@ -35,6 +35,9 @@ class StudentOptions:
               itself at t = 1; loss times lie before t_n and x_t ~ q(x_t | x_{t_n}, x_0').
             * ``bridge`` (DDBM): one t_n for the whole batch, on all ranks; the student itself walks down to it; loss times are all times
               and x_t ~ q(x_t | x_0', x_T).
+        tell_bridge: give t_n to the bridge network, as the constant value of an extra input channel (``network_bridge.noise_channels: 1``,
+            zero weights at the start). Not in the paper or the released code: there the bridge network sees the outputs of all steps at
+            the same t, so the objective fixes their mixture alone, and the last step's law can differ from it (docs/released_code.md).
 
     Raises:
         ValueError: a value out of range.
@@ -43,12 +46,15 @@ class StudentOptions:
     SCHEMES = ('posterior', 'bridge')
     steps: int = 1
     scheme: str = 'posterior'
+    tell_bridge: bool = False
 
     def __post_init__(self):
         if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
             raise ValueError(f'steps must be a positive integer, got {self.steps!r}.')
         if self.scheme not in self.SCHEMES:
             raise ValueError(f'scheme must be one of {self.SCHEMES}, got {self.scheme!r}.')
+        if not isinstance(self.tell_bridge, bool):
+            raise ValueError(f'tell_bridge must be true or false, got {self.tell_bridge!r}.')
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class IBMDModel(BridgeModel):
         with torch.no_grad():
             drawn = self._student_pass(self.get_bare_model(self.net_g), noise, current_iter)
             x_t, t = self._bridge_sample(drawn, noise)
-        return self._regression(self.net_bridge, x_t, drawn.x_0, t)
+        return self._regression(self.net_bridge, x_t, drawn.x_0, t, self._step_map(drawn))
 
     def _student_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
         """The inverse problem (IBMD eq. 12, outer): the gradient runs through x_0 and, for ``gradient: full``, through x_t."""
@@ -145,9 +151,14 @@ class IBMDModel(BridgeModel):
         x_t, t = self._bridge_sample(drawn, noise)
         x_t = self.cri_ibmd.network_input(x_t)
         teacher_x0 = self._denoise(self.teacher, x_t, t)
-        bridge_x0 = self._denoise(self.get_bare_model(self.net_bridge), x_t, t)
+        bridge_x0 = self._denoise(self.get_bare_model(self.net_bridge), x_t, t, self._step_map(drawn))
         self._log_diagnostics(teacher_x0, bridge_x0, drawn.x_0)
         return self.cri_ibmd(teacher_x0, bridge_x0, drawn.x_0, self._weight(self.ibmd_weight, t, drawn.x_0), self.mask)
+
+    def _step_map(self, drawn: StudentPass) -> Tensor | None:
+        """Return t_n as a map (B, 1, H, W) for a bridge network that is told it."""
+        x = drawn.x_n
+        return drawn.t_n.to(x.dtype).reshape(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:]) if self.student.tell_bridge else None
 
     def _student_pass(self, net: torch.nn.Module, noise: PerImageNoise, current_iter: int) -> StudentPass:
         """Call ``net`` once, at a time and on an input that inference will meet; the gradient runs through this call alone."""

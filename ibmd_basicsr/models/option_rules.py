@@ -235,6 +235,11 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     student = found.block('train.student')
     if student is not None and found.signature('train.student', StudentOptions):
         found.build('train.student', StudentOptions, student)
+    if ibmd:
+        wanted, given = int(bool(found.get('train.student.tell_bridge'))), found.get('network_bridge.noise_channels', 0)
+        if given != wanted:
+            found.append(f'network_bridge.noise_channels: must be {wanted} with train.student.tell_bridge: {str(bool(wanted)).lower()}, '
+                         f'got {given}.')
     micro, batch = found.get('train.micro_batch'), found.get('datasets.train.batch_size_per_gpu')
     found.positive('train.micro_batch', integer=True)
     if isinstance(micro, int) and isinstance(batch, int) and micro > 0 and batch % micro:
