@@ -43,7 +43,7 @@ def changed(old: dict, new: dict, path: str = '') -> dict:
 
 
 def test_every_block_names_its_files():
-    assert len(BLOCKS) == RELEASED.count('```yaml') == 6
+    assert len(BLOCKS) == RELEASED.count('```yaml') == 7
 
 
 @pytest.mark.parametrize('name, text', CASES)
@@ -61,6 +61,8 @@ def test_blocks_change_what_the_text_says(name, text):
     changes = changed(paper(name), merge(paper(name), block))
     if 'pretrain_network_bridge' in text:
         assert set(changes) == {'path.pretrain_network_bridge', 'path.param_key_bridge'}
+    elif 'tell_bridge' in text:
+        assert changes == {'network_bridge.noise_channels': 1, 'train.student.tell_bridge': True}
     elif 'normalize' in text:
         assert changes == {'train.ibmd_opt.normalize': True, 'train.ibmd_opt.alpha': 0.5}
     else:

@@ -236,7 +236,7 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     if student is not None and found.signature('train.student', StudentOptions):
         found.build('train.student', StudentOptions, student)
     if ibmd:
-        wanted, given = int(bool(found.get('train.student.tell_bridge'))), found.get('network_bridge.noise_channels', 0)
+        wanted, given = int(found.get('train.student.tell_bridge') is True), found.get('network_bridge.noise_channels', 0)
         if given != wanted:
             found.append(f'network_bridge.noise_channels: must be {wanted} with train.student.tell_bridge: {str(bool(wanted)).lower()}, '
                          f'got {given}.')
