@@ -32,6 +32,8 @@ from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.version import __version__
 
 OPTIMIZERS = ('Adam', 'AdamW', 'RAdam', 'SGD')
+SCHEDULER_POSITION = ('last_epoch', '_step_count', '_last_lr')
+"""What a resumed scheduler takes from the saved state."""
 
 
 def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype | None:
@@ -313,8 +315,12 @@ class BridgeModel(SRModel):
         save_atomically(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
 
     def resume_training(self, resume_state: dict) -> None:
-        """Restore optimisers, schedulers and the RNG of this rank. The networks were loaded by the constructor."""
-        super().resume_training(resume_state)
+        """Restore optimisers, positions of the schedulers, and the RNG of this rank. The networks were loaded by the constructor.
+
+        The schedules themselves are those of the option file, so that a run can be resumed with a longer one.
+        """
+        positions = [{key: value for key, value in state.items() if key in SCHEDULER_POSITION} for state in resume_state['schedulers']]
+        super().resume_training(resume_state | {'schedulers': positions})
         rng = resume_state.get('rng', [])
         if self.opt['rank'] < len(rng):
             IterationSampler.on_resume = (resume_state['epoch'], partial(set_rng_state, rng[self.opt['rank']]))

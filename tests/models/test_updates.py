@@ -133,6 +133,31 @@ def test_teacher_loss_is_the_published_regression(world):
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_resumed_run_follows_the_schedule_of_the_option_file(world):
+    """A finished cosine is resumed with a second period: the learning rate goes on where the file says, not where the state was made."""
+    def cosine(*periods):
+        return {'type': 'CosineAnnealingRestartLR', 'periods': list(periods), 'restart_weights': [1] * len(periods), 'eta_min': 0}
+
+    first = build(world, 'BridgeModel', train__scheduler=cosine(2))
+    for iteration in (1, 2):
+        first.update_learning_rate(iteration)
+        first.feed_data(batch())
+        first.optimize_parameters(iteration)
+    first.save_training_state(0, 2)
+    longer = build(world, 'BridgeModel', train__scheduler=cosine(2, 4))
+    longer.resume_training(load_file(world / '2.state'))
+    rates = []
+    for iteration in (3, 4, 5, 6):
+        longer.update_learning_rate(iteration)
+        rates.append(longer.get_current_learning_rate()[0])
+    straight = build(world, 'BridgeModel', train__scheduler=cosine(2, 4))
+    expected = []
+    for iteration in range(1, 7):
+        straight.update_learning_rate(iteration)
+        expected.append(straight.get_current_learning_rate()[0])
+    assert rates == pytest.approx(expected[-4:]) and max(rates) > 1e-4
+
+
 @pytest.mark.parametrize(('model', 'iteration'), [('BridgeModel', 1), ('IBMDModel', 1), ('IBMDModel', 3)])
 def test_micro_batches_sum_to_the_batch(world, model, iteration):
     """Images one at a time: the same loss and gradient as all at once, in either turn."""
