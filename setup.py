@@ -10,7 +10,7 @@ README = HERE / 'README.md'
 
 INSTALL_REQUIRES = [
     'torch>=2.3',  # networks, training; 2.3 is the first built for numpy 2
-    'torchvision>=0.18',  # BasicSR imports it
+    'torchvision>=0.18',  # BasicSR imports it; the networks of LPIPS, DISTS and set distances
     'numpy>=1.24',  # images, random generators of the data sets
     'opencv-python>=4.8',  # reading, writing and JPEG coding of images
     'pyyaml>=6.0',  # option files
@@ -23,7 +23,8 @@ INSTALL_REQUIRES = [
 # BasicSR is an extra, not a requirement: the release of that name builds from source with a second torch, does not import beside
 # torchvision >= 0.17 without ibmd_basicsr.compat, and one may have it already. new-basicsr is a wheel of upstream's head.
 BASICSR = ['new-basicsr==1.0.0']
-TEST = ['pytest>=8']
+METRICS = ['dists-pytorch>=0.1']  # alpha and beta of calculate_dists, and the network that its test compares with
+TEST = ['pytest>=8', *METRICS]
 REPORT = ['matplotlib>=3.7']  # training curves
 ONNX = [
     'onnx>=1.16',  # the exported graph
@@ -46,6 +47,7 @@ setup(
     extras_require={
         'basicsr': BASICSR,
         'test': TEST,
+        'metrics': METRICS,
         'report': REPORT,
         'onnx': ONNX,
         'dev': [*BASICSR, *TEST, *REPORT, 'ruff>=0.6'],

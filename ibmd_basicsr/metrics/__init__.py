@@ -7,5 +7,8 @@ import ibmd_basicsr.compat  # noqa: F401  (must precede any import of basicsr)
 for _file in sorted(Path(__file__).parent.glob('*_metric.py')):
     importlib.import_module(f'{__name__}.{_file.stem}')
 
-BETTER = {'psnr': 'higher', 'ssim': 'higher', 'lpips': 'lower', 'niqe': 'lower', 'texture_distance': 'lower'}
-"""Which direction is better, by the name that follows ``calculate_``; BasicSR's own metrics included."""
+BETTER = {
+    'psnr': 'higher', 'ssim': 'higher', 'lpips': 'lower', 'niqe': 'lower', 'texture_distance': 'lower', 'dists': 'lower', 'psnrb': 'higher',
+    'FrechetDistance': 'lower', 'KernelDistance': 'lower',
+}
+"""Which direction is better, by the name that follows ``calculate_`` (BasicSR's own metrics included) or the class of a set metric."""
