@@ -135,13 +135,13 @@ def test_student_of_one_step_finds_the_posterior(tmp_path, name):
                                               pytest.param('I2SB', 'posterior', marks=pytest.mark.slow)])
 def test_student_of_four_steps_finds_the_posterior_at_each(tmp_path, name, scheme):
     """With the bridge network told which step it sees, every step's output follows the posterior, the last one closest."""
-    bridge, model = distil(tmp_path, name, 4, scheme, updates=500 if name == 'VP' else 800, tell_bridge=True)
+    bridge, model = distil(tmp_path, name, 4, scheme, updates=500 if name == 'VP' else 1600, tell_bridge=True)
     for value in (-1.0, 0.0, 1.0):
         found = outputs_by_step(bridge, model, 4, value)
         for mean, std in found:
             assert mean == pytest.approx(value / 2, abs=0.06)
-            assert std == pytest.approx(VARIANCE**0.5, abs=0.05)
-        assert found[-1][1] == pytest.approx(VARIANCE**0.5, abs=0.03)
+            assert std == pytest.approx(VARIANCE**0.5, abs=0.07)
+        assert found[-1] == (pytest.approx(value / 2, abs=0.05), pytest.approx(VARIANCE**0.5, abs=0.03))
 
 
 @pytest.mark.slow
