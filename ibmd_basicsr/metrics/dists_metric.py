@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_file, load_strictly
 from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_vgg16, load_features, to_rgb_batch
+from ibmd_basicsr.metrics.pairs import crop_pair
 
 SMALLEST = 32
 """Smallest side for which the deepest stage has two positions a side, so that its variance says something."""
@@ -40,12 +41,7 @@ def calculate_dists(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, vgg
         ValueError: the sizes differ or are below 32 pixels.
         CheckpointError: a weight file is missing or damaged.
     """
-    if img.shape != img2.shape:
-        raise ValueError(f'calculate_dists: the images must have one size, got {img.shape} and {img2.shape}.')
-    border = slice(crop_border, -crop_border or None)
-    img, img2 = img[border, border], img2[border, border]
-    if min(img.shape[:2]) < SMALLEST:
-        raise ValueError(f'calculate_dists: needs at least {SMALLEST} pixels a side, got {img.shape[1]}x{img.shape[0]}.')
+    img, img2 = crop_pair('calculate_dists', img, img2, crop_border, SMALLEST)
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     model = _load(str(find_vgg16(vgg_weights, 'vgg_weights')), str(_find_dists(dists_weights)), device)
     with torch.no_grad():

@@ -11,6 +11,7 @@ import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from ibmd_basicsr.checkpoints.state_dict import load_file, load_strictly
+from ibmd_basicsr.metrics.pairs import crop_pair
 
 ALEXNET_FEATURES = Path(__file__).parent / 'weights' / 'alexnet_features_fp16.pth'
 SMALLEST = 32
@@ -36,12 +37,7 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, wei
         ValueError: the sizes differ or are below 32 pixels.
         CheckpointError: the weight file is missing or damaged.
     """
-    if img.shape != img2.shape:
-        raise ValueError(f'calculate_lpips: the images must have one size, got {img.shape} and {img2.shape}.')
-    border = slice(crop_border, -crop_border or None)
-    img, img2 = img[border, border], img2[border, border]
-    if min(img.shape[:2]) < SMALLEST:
-        raise ValueError(f'calculate_lpips: needs at least {SMALLEST} pixels a side, got {img.shape[1]}x{img.shape[0]}.')
+    img, img2 = crop_pair('calculate_lpips', img, img2, crop_border, SMALLEST)
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     model = _load(str(weights or ALEXNET_FEATURES), device)
     pair = (torch.from_numpy(np.ascontiguousarray(x[:, :, ::-1], dtype=np.float32)).permute(2, 0, 1)[None].to(device) / 127.5 - 1

@@ -8,6 +8,8 @@ import numpy as np
 from basicsr.metrics.metric_util import to_y_channel
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from ibmd_basicsr.metrics.pairs import crop_pair
+
 
 @METRIC_REGISTRY.register()
 def calculate_psnrb(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, block: int = 8, test_y_channel: bool = False,
@@ -29,14 +31,9 @@ def calculate_psnrb(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, blo
     Raises:
         ValueError: the sizes differ or are not above a block, or the border moves the grid.
     """
-    if img.shape != img2.shape:
-        raise ValueError(f'calculate_psnrb: the images must have one size, got {img.shape} and {img2.shape}.')
     if crop_border % block:
         raise ValueError(f'calculate_psnrb: crop_border must be a multiple of {block}, so that the block grid stays, got {crop_border}.')
-    border = slice(crop_border, -crop_border or None)
-    img, img2 = img[border, border], img2[border, border]
-    if min(img.shape[:2]) <= block:
-        raise ValueError(f'calculate_psnrb: needs more than {block} pixels a side, got {img.shape[1]}x{img.shape[0]}.')
+    img, img2 = crop_pair('calculate_psnrb', img, img2, crop_border, block + 1)
     if test_y_channel:
         img, img2 = to_y_channel(img), to_y_channel(img2)
     img, img2 = img.astype(np.float64), img2.astype(np.float64)

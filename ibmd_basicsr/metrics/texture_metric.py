@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor
 
+from ibmd_basicsr.metrics.pairs import crop_pair
+
+SMALLEST = 32
+"""Least side, in pixels: what two levels of patches need."""
 PATCH = 7
 LEVELS = 2
 PROJECTIONS = 128
@@ -36,12 +40,8 @@ def calculate_texture_distance(img: np.ndarray, img2: np.ndarray, crop_border: i
     Raises:
         ValueError: the sizes differ or are below 32 pixels.
     """
-    if img.shape != img2.shape:
-        raise ValueError(f'calculate_texture_distance: the images must have one size, got {img.shape} and {img2.shape}.')
-    border = slice(crop_border, -crop_border or None)
-    restored, reference = (np.ascontiguousarray(x[border, border], dtype=np.float32) for x in (img, img2))
-    if min(reference.shape[:2]) < 32:
-        raise ValueError(f'calculate_texture_distance: needs at least 32 pixels a side, got {reference.shape[1]}x{reference.shape[0]}.')
+    pair = crop_pair('calculate_texture_distance', img, img2, crop_border, SMALLEST)
+    restored, reference = (np.ascontiguousarray(x, dtype=np.float32) for x in pair)
     generator = torch.Generator().manual_seed(0)
     distances = []
     for ours, theirs in zip(laplacian_pyramid(restored), laplacian_pyramid(reference), strict=True):

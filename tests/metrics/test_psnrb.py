@@ -80,5 +80,5 @@ def test_what_it_refuses():
         calculate_psnrb(PHOTO[1:], PHOTO)
     with pytest.raises(ValueError, match='crop_border must be a multiple of 8, so that the block grid stays, got 4'):
         calculate_psnrb(PHOTO, PHOTO, crop_border=4)
-    with pytest.raises(ValueError, match='more than 8 pixels a side, got 8x20'):
+    with pytest.raises(ValueError, match='at least 9 pixels a side, got 8x20'):
         calculate_psnrb(PHOTO[:20, :8], PHOTO[:20, :8])
