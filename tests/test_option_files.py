@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from basicsr.archs import build_network
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.losses import build_loss
+from basicsr.utils.registry import MODEL_REGISTRY
 from tiny import REPOSITORY
 
 import ibmd_basicsr.losses  # noqa: F401
@@ -17,7 +20,8 @@ from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.option_rules import check_options
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 
-FILES = sorted(path for path in (REPOSITORY / 'options').rglob('*.yml') if 'compare' not in path.parts)
+FILES = sorted(path for path in (REPOSITORY / 'options').rglob('*.yml') if not {'compare', 'baselines'} & set(path.parts))
+BASELINES = sorted((REPOSITORY / 'options/baselines').glob('*.yml'))
 NANO_TASKS = ('sr4x', 'sr4x_pool', 'jpeg5', 'jpeg10', 'inpaint_center', 'inpaint_freeform', 'inpaint_center_cond', 'edges', 'normals')
 
 I2SB, DDBM_256, DDBM_64, DBIM = 552_807_171, 552_814_083, 295_136_451, 553_838_083
@@ -100,6 +104,24 @@ def check_dataset(opt: dict, phase: str, block: dict) -> None:
     if phase == 'train':
         assert block['gt_size'] % degradation.size_multiple == 0
         assert block.get('return_gt', True) == (opt['model_type'] == 'BridgeModel')
+
+
+@pytest.mark.parametrize('file', BASELINES, ids=named)
+def test_baseline_builds(file: Path):
+    opt = yaml.safe_load(file.read_text())
+    assert opt['model_type'] in MODEL_REGISTRY
+    with torch.device('meta'):
+        nets = {name: build_network(opt[name]) for name in ('network_g', 'network_d') if name in opt}
+    lq = torch.empty(1, 3, 64, 64, device='meta')
+    restored = nets['network_g'](lq)
+    assert restored.shape == (1, 3, 64 * opt['scale'], 64 * opt['scale'])
+    if 'network_d' in nets:
+        nets['network_d'](restored)
+    for phase, block in opt['datasets'].items():
+        check_dataset(opt | {'model_type': 'BridgeModel'}, phase, block)
+    for block in opt['train'].values():
+        if isinstance(block, dict) and str(block.get('type')).endswith('Loss'):
+            build_loss(dict(block))
 
 
 @pytest.mark.parametrize('task', PAPER_TEACHERS)
