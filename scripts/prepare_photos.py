@@ -1,9 +1,10 @@
-"""Make datasets/photos from the photographs of two packages, all CC0 or public domain (datasets/photos/README.md).
+"""Make datasets/photos from the photographs of two packages, CC0, public domain or CC-BY (datasets/photos/README.md).
 
-    python scripts/prepare_photos.py --budgie FOLDER [--out datasets/photos]
+    python scripts/prepare_photos.py --budgie FOLDER --lomiri FOLDER [--out datasets/photos]
 
-FOLDER holds the JPEG files of Debian's package budgie-backgrounds, halved by Lanczos (the originals are JPEGs of twice the size).
-The other photographs come from the installed scikit-image wheel. Deterministic.
+The first folder holds the JPEG files of Debian's package budgie-backgrounds, halved by Lanczos (the originals are JPEGs of twice the
+size); the second those of lomiri-wallpapers-16.04 as they are. The other photographs come from the installed scikit-image wheel.
+Either folder may be left out with what comes from it. Deterministic.
 """
 from __future__ import annotations
 
@@ -21,6 +22,11 @@ TEST_BUDGIE = {'colosseum_a': ('roman-colosseum', 150, 20), 'colosseum_b': ('rom
                'otters_a': ('oakland-zoo-otters', 500, 120), 'otters_b': ('oakland-zoo-otters', 240, 240)}
 TEST_SKIMAGE = {'astronaut_a': ('astronaut', 130, 0), 'astronaut_b': ('astronaut', 60, 250), 'chelsea': ('chelsea', 80, 20),
                 'coffee': ('coffee', 200, 60)}
+# name of the crop: photograph, divisor of its size, left and top corner in the reduced photograph; in neither other set
+TUNE_LOMIRI = {'fig': ('Picture_0B_by_freespace', 4, 250, 120), 'brushes': ('Picture_1A_by_freespace', 2, 230, 60),
+               'drum': ('Wine_by_Jakkub_Mede', 4, 180, 430), 'dogs': ('friends_by_Aitzol_Berasategi', 4, 150, 160),
+               'mountains': ('picosdeeuropa_by_Aitzol_Berasategi', 4, 250, 90), 'dandelion': ('seeding_by_Clements_Engelhardt', 6, 60, 60),
+               'stream': ('life_by_Aitzol_Berasategi', 4, 300, 150), 'forest': ('aitzgorri_by_Aitzol_Berasategi', 4, 350, 120)}
 CROP = 256
 
 
@@ -32,26 +38,43 @@ def skimage_file(name: str) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--budgie', type=Path, required=True, help='folder with the photographs of budgie-backgrounds')
+    parser.add_argument('--budgie', type=Path, help='folder with the photographs of budgie-backgrounds')
+    parser.add_argument('--lomiri', type=Path, help='folder with the photographs of lomiri-wallpapers-16.04')
     parser.add_argument('--out', type=Path, default=Path('datasets/photos'))
     args = parser.parse_args()
-    for split in ('train', 'test'):
+    for split in ('train', 'tune', 'test'):
         (args.out / split).mkdir(parents=True, exist_ok=True)
 
-    for name in TRAIN_BUDGIE:
-        photo = Image.open(args.budgie / f'{name}.jpg').convert('RGB')
-        photo = photo.resize((photo.width * 3 // 4, photo.height * 3 // 4), Image.Resampling.LANCZOS)
-        photo.save(args.out / 'train' / f'{name}.jpg', quality=95, subsampling=0, optimize=True)
+    if args.budgie:
+        for name in TRAIN_BUDGIE:
+            photo = Image.open(args.budgie / f'{name}.jpg').convert('RGB')
+            photo = photo.resize((photo.width * 3 // 4, photo.height * 3 // 4), Image.Resampling.LANCZOS)
+            save_photo(photo, args.out / 'train' / f'{name}.jpg')
+        for crop, (name, left, top) in TEST_BUDGIE.items():
+            save_crop(reduced(args.budgie / f'{name}.jpg', 2), left, top, args.out / 'test' / f'{crop}.png')
+    if args.lomiri:
+        for crop, (name, divisor, left, top) in TUNE_LOMIRI.items():
+            save_crop(reduced(args.lomiri / f'{name}.jpg', divisor), left, top, args.out / 'tune' / f'{crop}.png')
     for name in TRAIN_SKIMAGE:
-        Image.open(skimage_file(name)).convert('RGB').save(args.out / 'train' / f'{name}.jpg', quality=95, subsampling=0, optimize=True)
-
-    for crop, (name, left, top) in TEST_BUDGIE.items():
-        photo = Image.open(args.budgie / f'{name}.jpg').convert('RGB')
-        photo = photo.resize((photo.width // 2, photo.height // 2), Image.Resampling.LANCZOS)
-        photo.crop((left, top, left + CROP, top + CROP)).save(args.out / 'test' / f'{crop}.png', optimize=True)
+        save_photo(Image.open(skimage_file(name)).convert('RGB'), args.out / 'train' / f'{name}.jpg')
     for crop, (name, left, top) in TEST_SKIMAGE.items():
-        photo = Image.open(skimage_file(name)).convert('RGB')
-        photo.crop((left, top, left + CROP, top + CROP)).save(args.out / 'test' / f'{crop}.png', optimize=True)
+        save_crop(Image.open(skimage_file(name)).convert('RGB'), left, top, args.out / 'test' / f'{crop}.png')
+
+
+def reduced(path: Path, divisor: int) -> Image.Image:
+    """Return a photograph at 1/divisor of its size, by Lanczos."""
+    photo = Image.open(path).convert('RGB')
+    return photo.resize((photo.width // divisor, photo.height // divisor), Image.Resampling.LANCZOS)
+
+
+def save_photo(photo: Image.Image, path: Path) -> None:
+    """Write a training photograph as a JPEG of high quality without chroma subsampling."""
+    photo.save(path, quality=95, subsampling=0, optimize=True)
+
+
+def save_crop(photo: Image.Image, left: int, top: int, path: Path) -> None:
+    """Write the square of :data:`CROP` pixels at (left, top) as PNG."""
+    photo.crop((left, top, left + CROP, top + CROP)).save(path, optimize=True)
 
 
 if __name__ == '__main__':
