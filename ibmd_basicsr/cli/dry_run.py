@@ -22,6 +22,7 @@ from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.bridge_model import autocast_dtype
 from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.option_rules import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MODELS, SCHEDULERS, prepare_options
+from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.utils.errors import OptionError
 
@@ -272,6 +273,8 @@ def resolved_options(opt: dict[str, Any]) -> dict[str, Any]:
         train.setdefault('bridge_updates_per_student', cost.cycle_length(opt) - 1)
         train['student'] = train.get('student') or {}
         _fill(train['student'], StudentOptions)
+        if train.get('real_pairs'):
+            _fill(train['real_pairs'], RealPairs)
     for name in LOSS_BLOCKS & train.keys():
         _fill(train[name], LOSS_REGISTRY.get(train[name]['type']))
     for name in OPTIMIZER_BLOCKS & train.keys():

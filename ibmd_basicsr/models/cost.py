@@ -124,7 +124,7 @@ def training_passes(opt: dict[str, Any]) -> list[Pass]:
     frozen = THROUGH if full else FORWARD
     passes = [Pass('bridge update', 'net_g', ROLLOUT, updates * rollout),
               Pass('bridge update', 'net_g', FORWARD, updates),
-              Pass('bridge update', 'net_bridge', LEARN, updates),
+              Pass('bridge update', 'net_bridge', LEARN, updates * (2 if opt['train'].get('real_pairs') else 1)),
               Pass('student update', 'net_g', ROLLOUT, rollout),
               Pass('student update', 'net_g', LEARN, 1),
               Pass('student update', 'teacher', frozen, 1),

@@ -16,6 +16,7 @@ from ibmd_basicsr.bridges import interpolate, keep_known, rebridge
 from ibmd_basicsr.checkpoints.state_dict import load_strictly, widen_entrance
 from ibmd_basicsr.models.bridge_model import BridgeModel
 from ibmd_basicsr.models.builders import build_frozen_network
+from ibmd_basicsr.models.real_pairs import RealPairs, scale_target
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.seeding import PerImageNoise, derive_seed
 
@@ -70,8 +71,9 @@ class StudentPass:
 class IBMDModel(BridgeModel):
     """Distils the frozen ``teacher`` into the student ``net_g`` with the help of ``net_bridge`` (IBMD, arXiv 2502.01362, algorithm 1).
 
-    Every host iteration is one update on a fresh batch of corrupted images; no clean image is read. K bridge updates are followed by one
-    student update: iteration i is the student's when i is a multiple of K + 1.
+    Every host iteration is one update on a fresh batch of corrupted images; no clean image is read, unless ``train.real_pairs`` asks for
+    it (:class:`RealPairs`). K bridge updates are followed by one student update: iteration i is the student's when i is a multiple of
+    K + 1.
 
     * bridge update: ``net_bridge`` learns bridge matching on the student's own outputs;
     * student update: minimise :class:`InverseBridgeLoss` with teacher and ``net_bridge`` frozen (their parameters, not their inputs).
@@ -86,6 +88,8 @@ class IBMDModel(BridgeModel):
         if not isinstance(self.bridge_updates, int) or self.bridge_updates < 1:
             raise OptionError(f'train.bridge_updates_per_student must be an integer of at least 1, got {self.bridge_updates!r}.')
         self.student = StudentOptions(**(self.opt['train'].get('student') or {}))
+        pairs = self.opt['train'].get('real_pairs')
+        self.real_pairs = RealPairs(**pairs) if pairs else None
         self.student_grid = self.bridge.schedule.student_grid(self.student.steps)
         options = self.opt['teacher']
         self.teacher = build_frozen_network(options['network'], options['weights'], options.get('param_key', 'params_ema'), self.device)
@@ -139,11 +143,31 @@ class IBMDModel(BridgeModel):
         self.net_bridge.requires_grad_(not student_turn)
 
     def _bridge_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
-        """Bridge matching on the student's outputs (IBMD eq. 12, inner problem)."""
+        """Bridge matching on the student's outputs (IBMD eq. 12, inner problem), and on real pairs where the options ask for them."""
         with torch.no_grad():
             drawn = self._student_pass(self.get_bare_model(self.net_g), noise, current_iter)
+        pairs = self.real_pairs
+        if pairs is None:
+            return self._matching(drawn, noise)
+        loss = self._matching(drawn, noise, pairs.ratio)
+        return pairs.alpha * loss + (1 - pairs.alpha) * self._matching(self._real_pass(drawn.t_n, noise), noise, pairs.real_ratio)
+
+    def _matching(self, drawn: StudentPass, noise: PerImageNoise, factor: float = 1.0) -> Tensor:
+        """Return the regression of the bridge network on ``drawn``; ``factor`` as in :func:`scale_target`."""
+        with torch.no_grad():
             x_t, t = self._bridge_sample(drawn, noise)
-        return self._regression(self.net_bridge, x_t, drawn.x_0, t, self._step_map(drawn))
+        return self._regression(self.net_bridge, x_t, scale_target(drawn.x_0, x_t, factor), t, self._step_map(drawn))
+
+    def _real_pass(self, t_n: Tensor, noise: PerImageNoise) -> StudentPass:
+        """Return what a student would have been given and have made at ``t_n`` if its outputs were the clean images.
+
+        Raises:
+            OptionError: the batch has no clean images.
+        """
+        if self.x_0 is None:
+            raise OptionError('train.real_pairs: the training set hands out no clean images; give dataroot_gt and leave return_gt out.')
+        x_n = interpolate(self.bridge.schedule.coefficients(t_n), self.x_0, self.x_T, noise.randn_like(self.x_0))
+        return StudentPass(self.x_0, torch.where((t_n == 1).reshape(-1, 1, 1, 1), self.x_T, x_n), t_n)
 
     def _student_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
         """The inverse problem (IBMD eq. 12, outer): the gradient runs through x_0 and, for ``gradient: full``, through x_t."""
@@ -153,7 +177,10 @@ class IBMDModel(BridgeModel):
         teacher_x0 = self._denoise(self.teacher, x_t, t)
         bridge_x0 = self._denoise(self.get_bare_model(self.net_bridge), x_t, t, self._step_map(drawn))
         self._log_diagnostics(teacher_x0, bridge_x0, drawn.x_0)
-        return self.cri_ibmd(teacher_x0, bridge_x0, drawn.x_0, self._weight(self.ibmd_weight, t, drawn.x_0), self.mask)
+        target, share = drawn.x_0, 1.0
+        if self.real_pairs is not None:
+            target, share = scale_target(drawn.x_0, x_t, self.real_pairs.ratio), self.real_pairs.alpha
+        return share * self.cri_ibmd(teacher_x0, bridge_x0, target, self._weight(self.ibmd_weight, t, drawn.x_0), self.mask)
 
     def _step_map(self, drawn: StudentPass) -> Tensor | None:
         """Return t_n as a map (B, 1, H, W) for a bridge network that is told it."""

@@ -14,6 +14,7 @@ from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
 from ibmd_basicsr.models.ibmd_model import StudentOptions
+from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
@@ -25,7 +26,7 @@ TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'find_unused_par
 ADDED_TO_TOP = {'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}  # by the host
 TRAIN = {'ema_decay', 'amp', 'grad_clip', 'micro_batch', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'bridge_opt'}
 IBMD_TOP = {'teacher', 'network_bridge'}
-IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'student'}
+IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'student', 'real_pairs'}
 TEACHER = {'network', 'weights', 'param_key'}
 LOGGER = {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'}
 VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'sampler'}
@@ -235,6 +236,11 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     student = found.block('train.student')
     if student is not None and found.signature('train.student', StudentOptions):
         found.build('train.student', StudentOptions, student)
+    pairs = found.block('train.real_pairs')
+    if pairs is not None and found.signature('train.real_pairs', RealPairs):
+        found.build('train.real_pairs', RealPairs, pairs)
+        if found.get('datasets.train.return_gt') is False:
+            found.append('train.real_pairs: needs clean images, leave datasets.train.return_gt out.')
     if ibmd:
         wanted, given = int(found.get('train.student.tell_bridge') is True), found.get('network_bridge.noise_channels', 0)
         if given != wanted:

@@ -76,7 +76,7 @@ def fit_teacher(bridge, path):
     torch.save({'params_ema': net.state_dict()}, path)
 
 
-def distil(tmp_path, name, steps, scheme, updates, tell_bridge=False):
+def distil(tmp_path, name, steps, scheme, updates, tell_bridge=False, real_pairs=None):
     """Train and return bridge and model."""
     bridge = make_bridge(name)
     fit_teacher(bridge, tmp_path / 'teacher.pth')
@@ -88,7 +88,7 @@ def distil(tmp_path, name, steps, scheme, updates, tell_bridge=False):
                   train__bridge_opt={'type': 'BridgeMatchingLoss', 'time_weight': 'inverse_variance'},
                   train__ibmd_opt={'type': 'InverseBridgeLoss', 'time_weight': 'uniform'},
                   train__scheduler={'type': 'MultiStepLR', 'milestones': [2 * updates], 'gamma': 0.3},
-                  train__student={'steps': steps, 'scheme': scheme, 'tell_bridge': tell_bridge})
+                  train__student={'steps': steps, 'scheme': scheme, 'tell_bridge': tell_bridge}, train__real_pairs=real_pairs)
     opt['network_bridge'] = {'type': 'PixelPerceptron', 'noise_channels': int(tell_bridge)}
     model = build_model(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1})
     model.bridge = bridge
@@ -100,8 +100,9 @@ def distil(tmp_path, name, steps, scheme, updates, tell_bridge=False):
     model._denoise = with_exact_teacher
     generator = torch.Generator().manual_seed(1)
     for iteration in range(1, 4 * updates + 1):
-        _, x_T = draw(64, generator)
-        model.feed_data({'lq': (x_T + 1) / 2, 'lq_path': ['x.png'] * 64})
+        x_0, x_T = draw(64, generator)
+        clean = {'gt': (x_0 + 1) / 2} if real_pairs else {}
+        model.feed_data({'lq': (x_T + 1) / 2, 'lq_path': ['x.png'] * 64} | clean)
         model.update_learning_rate(iteration)
         model.optimize_parameters(iteration)
     return bridge, model
@@ -126,6 +127,15 @@ def outputs_by_step(bridge, model, steps, value, count=1000):
 def test_student_of_one_step_finds_the_posterior(tmp_path, name):
     bridge, model = distil(tmp_path, name, 1, 'bridge', updates=400)
     for value in (-1.0, -0.25, 0.0, 0.5, 1.0):
+        (mean, std), = outputs_by_step(bridge, model, 1, value)
+        assert mean == pytest.approx(value / 2, abs=0.03)
+        assert std == pytest.approx(VARIANCE**0.5, abs=0.02)
+
+
+@pytest.mark.parametrize('ratio', [1.0, pytest.param(1.05, marks=pytest.mark.slow)])
+def test_student_finds_the_posterior_with_real_pairs(tmp_path, ratio):
+    bridge, model = distil(tmp_path, 'VP', 1, 'bridge', updates=500, real_pairs={'alpha': 0.8, 'ratio': ratio})
+    for value in (-1.0, 0.0, 1.0):
         (mean, std), = outputs_by_step(bridge, model, 1, value)
         assert mean == pytest.approx(value / 2, abs=0.03)
         assert std == pytest.approx(VARIANCE**0.5, abs=0.02)
