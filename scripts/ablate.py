@@ -1,0 +1,203 @@
+"""Train variants of one option file with several seeds and put them side by side: mean and spread of quality, diversity and time.
+
+    python scripts/ablate.py options/ablations/sr4x.yml [--jobs 2] [--seeds 0 1 2]
+
+The ablation file names the option file of a distillation (`base`), the seeds, what all runs change (`change`) and the variants, each a
+block of changes to the base; a change of null removes a key. Every run is one call of `python -m ibmd_basicsr.train`, its student is then
+measured on the base's validation set with four draws of noise. Results lie in the file's `output`: runs/ (option files and logs),
+results.jsonl, table.md. The same command again goes on where it stopped; a run that diverged is reported and skipped.
+
+exit codes: 0 done; 1 a run failed; 2 wrong file.
+"""
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import re
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from basicsr.metrics import calculate_metric
+from basicsr.utils import tensor2img
+from tqdm import tqdm
+
+from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
+from ibmd_basicsr.metrics import BETTER
+from ibmd_basicsr.models import build_restorer
+from ibmd_basicsr.reporting.comparison import device_name, measure
+from ibmd_basicsr.reporting.pictures import load_pictures
+from ibmd_basicsr.reporting.results import ResultStore, file_digest, fingerprint
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import check_keys
+from ibmd_basicsr.utils.seeding import PerImageNoise
+
+ROOT = Path(__file__).resolve().parents[1]
+KEYS = {'base', 'seeds', 'change', 'variants', 'output'}
+MEASURES = {'lpips': ('LPIPS', 4), 'texture_distance': ('texture', 1), 'psnr': ('PSNR dB', 2), 'diversity': ('diversity', 4)}
+DIRECTIONS = BETTER | {'diversity': None}  # more is better only where the samples stay good
+ARROWS = {'higher': ' ↑', 'lower': ' ↓', None: ''}
+DRAWS = 4
+"""Restorations of an image for the mean pairwise LPIPS between them; the first one is measured against the truth."""
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the keys of ``change``, block by block; None removes a key."""
+    result = copy.deepcopy(base)
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def read_runs(path: Path, seeds: list[int] | None) -> tuple[dict[str, Any], dict[tuple[str, int], dict[str, Any]]]:
+    """Return the ablation file and the options of each run, by variant and seed.
+
+    Raises:
+        OptionError: a key that is missing or unknown, or something else than blocks of changes.
+    """
+    file = normalise_numbers(read_option_file(path))
+    check_keys('', file, KEYS, ('base', 'seeds', 'variants', 'output'))
+    base = normalise_numbers(read_option_file(ROOT / file['base']))
+    if not isinstance(file['variants'], dict) or not all(isinstance(change, dict) for change in file['variants'].values()):
+        raise OptionError('variants: must be names with blocks of changes; {} for the base itself.')
+    runs = {}
+    for variant, change in file['variants'].items():
+        for seed in seeds or file['seeds']:
+            name = re.sub(r'[^\w.]+', '-', f'{Path(file["output"]).name}_{variant}_s{seed}')
+            runs[variant, seed] = merged(merged(base, file.get('change') or {}), change) | {'name': name, 'manual_seed': seed}
+    return file, runs
+
+
+def train(opt: dict[str, Any], folder: Path) -> str | None:
+    """Run a training unless its student is there; return the last line of its output if it failed."""
+    file = folder / f'{opt["name"]}.yml'
+    text = yaml.safe_dump(opt, sort_keys=False)
+    if student_of(opt).is_file() and file.is_file() and file.read_text(encoding='utf-8') == text:
+        return None
+    student_of(opt).unlink(missing_ok=True)
+    file.write_text(text, encoding='utf-8')
+    command = [sys.executable, '-m', 'ibmd_basicsr.train', '-opt', str(file)]
+    with (folder / f'{opt["name"]}.log').open('w+', encoding='utf-8') as log:
+        status = subprocess.run(command, cwd=ROOT, env=os.environ | {'OMP_NUM_THREADS': '1'}, stdout=log, stderr=subprocess.STDOUT)
+        log.seek(0)
+        lines = log.read().strip().splitlines()
+    return None if status.returncode == 0 else lines[-1]
+
+
+def student_of(opt: dict[str, Any]) -> Path:
+    """Return the file of a finished run's student."""
+    return ROOT / 'experiments' / opt['name'] / 'models' / 'net_g_latest.pth'
+
+
+def seconds_of(opt: dict[str, Any], folder: Path) -> int:
+    """Return how long a finished run trained, from its log."""
+    text = (folder / f'{opt["name"]}.log').read_text(encoding='utf-8')
+    days, hours, minutes, seconds = re.findall(r'Time consumed: (?:(\d+) days?, )?(\d+):(\d+):(\d+)', text)[-1]
+    return ((int(days or 0) * 24 + int(hours)) * 60 + int(minutes)) * 60 + int(seconds)
+
+
+def judge(opt: dict[str, Any], device: torch.device) -> dict[str, float]:
+    """Return the means over the validation images of a student's measures, and the diversity of its draws."""
+    restorer = build_restorer(network=copy.deepcopy(opt['network_g']), bridge=opt['bridge'], weights=str(student_of(opt)),
+                              param_key='params_ema', sampler=dict(opt['val']['sampler']), scale=opt['scale'], device=device)
+    border = opt['scale'] if opt['scale'] > 1 else 0
+    found: dict[str, list[float]] = {name: [] for name in MEASURES}
+    chosen = {'name': opt['name'], 'dataset': copy.deepcopy(opt['datasets']['val']), 'scale': opt['scale']}
+    for picture in load_pictures(chosen, None):
+        given = {name: None if value is None else value.to(device) for name, value in (('mask', picture.mask), ('labels', picture.labels))}
+        draws = [tensor2img(restorer(picture.lq.to(device), PerImageNoise.for_images(draw, [picture.name]), **given))
+                 for draw in range(DRAWS)]
+        values = measure(draws[0], tensor2img(picture.gt), border, str(device))
+        values['diversity'] = statistics.fmean(
+            calculate_metric({'img': one, 'img2': other}, {'type': 'calculate_lpips', 'crop_border': border, 'device': str(device)})
+            for one, other in combinations(draws, 2))
+        for name in MEASURES:
+            found[name].append(values[name])
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Return a Markdown table: mean and, from two seeds on, sample standard deviation of each measure, by variant."""
+    titles = [title + ARROWS[DIRECTIONS[name]] for name, (title, _) in MEASURES.items()]
+    lines = [f'| variant | seeds | {" | ".join(titles)} | s |', f'|---|---:|{"---:|" * (len(MEASURES) + 1)}']
+    for variant, records in results.items():
+        cells = []
+        for name, (_, digits) in MEASURES.items():
+            values = [record[name] for record in records]
+            spread = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
+            cells.append(f'{statistics.fmean(values):.{digits}f}{spread}' if values else '')
+        seconds = f'{statistics.median(record["seconds"] for record in records):.0f}' if records else ''
+        lines.append(f'| {variant} | {len(records)} | {" | ".join(cells)} | {seconds} |')
+    return '\n'.join(lines)
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('file', type=Path, metavar='FILE.yml', help='see options/ablations')
+    parser.add_argument('--jobs', type=int, default=1, help='trainings at a time, one thread each (default: %(default)s)')
+    parser.add_argument('--seeds', type=int, nargs='+', help="instead of the file's")
+    args = parser.parse_args()
+    try:
+        file, runs = read_runs(args.file.resolve(), args.seeds)
+    except OptionError as error:
+        print(f'error: {args.file}: {error}', file=sys.stderr)
+        return 2
+    os.chdir(ROOT)
+    output = ROOT / file['output']
+    (output / 'runs').mkdir(parents=True, exist_ok=True)
+    store = ResultStore(output / 'results.jsonl')
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    torch.set_num_threads(1)
+    failures: dict[str, str] = {}
+    results: dict[str, list[dict[str, float]]] = {variant: [] for variant, _ in runs}
+
+    def run(job: tuple[tuple[str, int], dict[str, Any]]) -> dict[str, Any] | None:
+        (variant, seed), opt = job
+        failure = train(opt, output / 'runs')
+        if failure:
+            failures[opt['name']] = failure
+            return None
+        key = fingerprint(opt, file_digest(student_of(opt)), DRAWS)
+        record = store.get(variant, str(seed), key)
+        if record is None:
+            record = {'row': variant, 'image': str(seed), 'fingerprint': key, 'seconds': seconds_of(opt, output / 'runs'),
+                      **judge(opt, device)}
+            store.add(record)
+        return record
+
+    with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(runs), unit='run') as bar:
+        for ((variant, _), _), record in zip(runs.items(), pool.map(run, runs.items())):
+            bar.set_description(variant)
+            bar.update()
+            if record:
+                results[variant].append(record)
+                (output / 'table.md').write_text(table(results) + '\n', encoding='utf-8')
+    first = next(iter(runs.values()))
+    notes = [f'Students on {first["datasets"]["val"]["dataroot_gt"]}: mean ± standard deviation over seeds. diversity: mean pairwise LPIPS '
+             f'of {DRAWS} draws of noise. s: median seconds of a training, {args.jobs} at a time.', '',
+             f'* `python {" ".join(["scripts/ablate.py", *sys.argv[1:]])}`, {date.today().isoformat()}',
+             f'* {device_name(device)}, {os.cpu_count()} cores, torch {torch.__version__}',
+             *(f'* **{name} failed**: {message}' for name, message in failures.items())]
+    (output / 'table.md').write_text('\n'.join([f'# {args.file.stem}', '', table(results), '', *notes]) + '\n', encoding='utf-8')
+    print(table(results))
+    for name, message in failures.items():
+        print(f'error: {name}: {message}', file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
