@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,47 @@ def load_params(path: str | os.PathLike, param_key: str | None = 'params') -> di
     """
     content = load_file(path)
     if param_key is not None:
-        if param_key not in content:
-            raise CheckpointError(f'{path}: has no {param_key!r}; it holds {", ".join(map(repr, list(content)[:6])) or "nothing"}.')
-        content = content[param_key]
-        if not isinstance(content, dict):
-            raise CheckpointError(f'{path}: {param_key!r} is a {type(content).__name__}, not a dictionary of weights.')
-    return {key.removeprefix('module.'): value for key, value in content.items()}
+        content = _take(content, param_key, path)
+    return _without_prefix(content)
+
+
+def load_preferred_params(path: str | os.PathLike,
+                          param_keys: Sequence[str] = ('params_ema', 'params')) -> tuple[dict[str, Tensor], str | None]:
+    """Read the first set of weights that a checkpoint holds; ``module.`` prefixes are removed.
+
+    Args:
+        path: the file.
+        param_keys: names of sets, the preferred one first.
+
+    Returns:
+        the weights and the name that they were found under, None for a file that is itself a state dict.
+
+    Raises:
+        CheckpointError: as :func:`load_file`, or the file holds none of the sets.
+    """
+    content = load_file(path)
+    for key in param_keys:
+        if key in content:
+            return _without_prefix(_take(content, key, path)), key
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return _without_prefix(content), None
+    raise CheckpointError(f'{path}: has neither {" nor ".join(map(repr, param_keys))}; it holds {_shown_keys(content)}.')
+
+
+def _take(content: Mapping[str, Any], param_key: str, path: str | os.PathLike) -> dict[str, Tensor]:
+    if param_key not in content:
+        raise CheckpointError(f'{path}: has no {param_key!r}; it holds {_shown_keys(content)}.')
+    if not isinstance(content[param_key], dict):
+        raise CheckpointError(f'{path}: {param_key!r} is a {type(content[param_key]).__name__}, not a dictionary of weights.')
+    return content[param_key]
+
+
+def _shown_keys(content: Mapping[str, Any]) -> str:
+    return ', '.join(map(repr, list(content)[:6])) or 'nothing'
+
+
+def _without_prefix(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix('module.'): value for key, value in params.items()}
 
 
 def find_misfits(params: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

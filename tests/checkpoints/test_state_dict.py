@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_file, load_params, load_strictly, save_atomically
+from ibmd_basicsr.checkpoints.state_dict import (
+    CheckpointError,
+    load_file,
+    load_params,
+    load_preferred_params,
+    load_strictly,
+    save_atomically,
+)
 
 
 class Evil:
@@ -52,6 +59,23 @@ def test_damaged_files_give_one_line(tmp_path, damage):
     with pytest.raises(CheckpointError) as caught:
         load_params(path)
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('content, found', [
+    ({'params': {'w': torch.zeros(1)}, 'params_ema': {'module.w': torch.ones(1)}}, 'params_ema'),
+    ({'params': {'w': torch.ones(1)}, 'iter': 3}, 'params'),
+    ({'module.w': torch.ones(1)}, None),
+])
+def test_preferred_weights_are_named(tmp_path, content, found):
+    torch.save(content, tmp_path / 'a.pth')
+    params, key = load_preferred_params(tmp_path / 'a.pth')
+    assert key == found and params == {'w': torch.ones(1)}
+
+
+def test_a_file_without_weights_lists_its_keys(tmp_path):
+    torch.save({'generator': {'w': torch.ones(1)}, 'iter': 3}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match="has neither 'params_ema' nor 'params'; it holds 'generator', 'iter'"):
+        load_preferred_params(tmp_path / 'a.pth')
 
 
 def test_a_missing_key_is_never_replaced_by_another(tmp_path):
