@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -166,6 +166,16 @@ def read_images(root: str | os.PathLike) -> Iterator[np.ndarray]:
         yield image
 
 
+def reference_images(reference: str | os.PathLike | Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+    """Return the images of a reference: those of a folder or LMDB (see :func:`read_images`), or the ones given."""
+    return read_images(reference) if isinstance(reference, (str, os.PathLike)) else reference
+
+
+def _moments_file(reference: str | os.PathLike | Iterable[np.ndarray]) -> Path | None:
+    """Return the path of a reference that is a file of mean and covariance, else None."""
+    return Path(reference) if isinstance(reference, (str, os.PathLike)) and Path(reference).suffix == '.npz' else None
+
+
 class Moments:
     """Running mean and covariance of vectors: count, sum and sum of outer products in float64, so that parts add up to the whole."""
 
@@ -206,8 +216,8 @@ class FrechetDistance:
     that shrinks with the number of images: compare sets of one size, and have more images than features.
 
     Args:
-        reference: the true images: a folder, a BasicSR LMDB (``*.lmdb``), or an ``.npz`` with ``mu`` and ``sigma`` as pytorch-fid
-            writes it, of the same features.
+        reference: the true images: a folder, a BasicSR LMDB (``*.lmdb``), the images themselves (as :meth:`update` takes them), or an
+            ``.npz`` with ``mu`` and ``sigma`` as pytorch-fid writes it, of the same features.
         features: see :func:`build_extractor`, or an extractor.
         weights, device: see :func:`build_extractor`.
 
@@ -216,17 +226,18 @@ class FrechetDistance:
         FileNotFoundError, ValueError: the reference cannot be read.
     """
 
-    def __init__(self, reference: str | os.PathLike, features: str | FeatureExtractor = 'alexnet', *,
+    def __init__(self, reference: str | os.PathLike | Iterable[np.ndarray], features: str | FeatureExtractor = 'alexnet', *,
                  weights: str | os.PathLike | None = None, device: str | None = None):
         self.features = features if isinstance(features, FeatureExtractor) else build_extractor(features, weights, device)
         self.name = self.features.label('FD', 'FID')
-        self.reference = self._read_reference(Path(reference))
+        self.reference = self._read_reference(reference)
         self.reset()
 
-    def _read_reference(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        if path.suffix != '.npz':
+    def _read_reference(self, reference: str | os.PathLike | Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        path = _moments_file(reference)
+        if path is None:
             moments = Moments()
-            for image in read_images(path):
+            for image in reference_images(reference):
                 moments.update(self.features(image))
             return moments.compute()
         with np.load(path) as file:
@@ -289,7 +300,8 @@ class KernelDistance:
     the paper's tables are means over random subsets: the expectation is the same. Features are kept, 8 D bytes an image.
 
     Args:
-        reference: the true images: a folder or a BasicSR LMDB (``*.lmdb``); mean and covariance would not be enough.
+        reference: the true images: a folder, a BasicSR LMDB (``*.lmdb``) or the images themselves; mean and covariance would not be
+            enough.
         features, weights, device: as for :class:`FrechetDistance`.
 
     Raises:
@@ -297,13 +309,13 @@ class KernelDistance:
         FileNotFoundError, ValueError: the reference cannot be read.
     """
 
-    def __init__(self, reference: str | os.PathLike, features: str | FeatureExtractor = 'alexnet', *,
+    def __init__(self, reference: str | os.PathLike | Iterable[np.ndarray], features: str | FeatureExtractor = 'alexnet', *,
                  weights: str | os.PathLike | None = None, device: str | None = None):
-        if Path(reference).suffix == '.npz':
+        if _moments_file(reference):
             raise ValueError(f'{reference}: a kernel distance needs the images, a folder or an LMDB; mu and sigma are not enough.')
         self.features = features if isinstance(features, FeatureExtractor) else build_extractor(features, weights, device)
         self.name = self.features.label('KD', 'KID')
-        self.reference = np.concatenate([self.features(image) for image in read_images(reference)])
+        self.reference = np.concatenate([self.features(image) for image in reference_images(reference)])
         self.reset()
 
     def update(self, images: np.ndarray) -> None:

@@ -136,6 +136,13 @@ def test_distance_of_a_set_to_itself(metric, photos):
         assert value <= 1e-9  # unbiased: a set and itself are nearer than two samples of one distribution
 
 
+@pytest.mark.parametrize('metric', METRICS)
+def test_images_themselves_are_a_reference(metric, photos):
+    images = list(read_images(photos))
+    given, read = (fill(metric(reference, COLOURS), images[:4]).compute() for reference in (iter(images), photos))
+    assert given == read
+
+
 def test_frechet_distance_of_two_gaussians_through_an_extractor(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / 'reference.npz', mu=np.array([100., 110, 120]), sigma=np.diag([16., 25, 36]))
