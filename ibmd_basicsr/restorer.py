@@ -107,6 +107,7 @@ class Restorer:
     Attributes:
         calls: network calls per image.
         parameters: number of parameters of the network.
+        size_multiple: images are padded to multiples of it, in pixels of ``lq``.
 
     Raises:
         ValueError: sampler and bridge do not fit.
@@ -122,7 +123,7 @@ class Restorer:
         if sampler.type == 'heun':
             self.calls = self.calls * (2 if sampler.churn == 0 else 3) - 1
         self.parameters = sum(p.numel() for p in net.parameters())
-        self._pad = net.size_multiple // gcd(net.size_multiple, scale)
+        self.size_multiple = net.size_multiple // gcd(net.size_multiple, scale)
 
     @torch.no_grad()
     def __call__(self, lq: Tensor, noise: PerImageNoise, on_step: Callable[[Tensor, Tensor], None] | None = None, *,
@@ -148,8 +149,8 @@ class Restorer:
             raise ValueError(f'Restorer takes masks of {(len(lq), 1, *lq.shape[2:])} at scale 1, got {tuple(mask.shape)} at scale '
                              f'{self.scale}.')
         height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
-        hole = None if mask is None else pad_to_multiple(mask, self._pad)
-        x_T = self.bridge.fill_hole(lq_to_x_T(pad_to_multiple(lq, self._pad), self.scale), hole, noise.randn_like)
+        hole = None if mask is None else pad_to_multiple(mask, self.size_multiple)
+        x_T = self.bridge.fill_hole(lq_to_x_T(pad_to_multiple(lq, self.size_multiple), self.scale), hole, noise.randn_like)
 
         was_training = self.net.training
         self.net.eval()
