@@ -24,7 +24,8 @@ INSTALL_REQUIRES = [
 # torchvision >= 0.17 without ibmd_basicsr.compat, and one may have it already. new-basicsr is a wheel of upstream's head.
 BASICSR = ['new-basicsr==1.0.0']
 METRICS = ['dists-pytorch>=0.1']  # alpha and beta of calculate_dists, and the network that its test compares with
-TEST = ['pytest>=8', *METRICS]
+PEERS = ['spandrel>=0.4']  # reads other people's restorers (.pth, .safetensors) for rows of kind spandrel in comparisons
+TEST = ['pytest>=8', *METRICS, *PEERS]
 REPORT = ['matplotlib>=3.7']  # training curves
 ONNX = [
     'onnx>=1.16',  # the exported graph
@@ -48,6 +49,7 @@ setup(
         'basicsr': BASICSR,
         'test': TEST,
         'metrics': METRICS,
+        'peers': PEERS,
         'report': REPORT,
         'onnx': ONNX,
         'dev': [*BASICSR, *TEST, *REPORT, 'ruff>=0.6'],

@@ -45,12 +45,13 @@ def main() -> int:
         print(f'error: {error.filename}: {error.strerror}. Run the comparison first.', file=sys.stderr)
         return 2
     for folder in sorted(folders):
-        grid = cv2.imread(str(folder / 'grid.png'))
-        height = round(grid.shape[0] * args.width / grid.shape[1])
-        target = ROOT / 'docs' / 'images' / f'{folder.name}.jpg'
-        target.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(target), cv2.resize(grid, (args.width, height), interpolation=cv2.INTER_AREA), [cv2.IMWRITE_JPEG_QUALITY, 90])
-        print(f'{target.relative_to(ROOT)}: {target.stat().st_size // 1024} KiB')
+        for file in sorted(folder.glob('grid*.png')):  # one, or with several test sets grid_SET.png
+            grid = cv2.imread(str(file))
+            height = round(grid.shape[0] * args.width / grid.shape[1])
+            target = ROOT / 'docs' / 'images' / f'{folder.name}{file.stem.removeprefix("grid")}.jpg'
+            target.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(target), cv2.resize(grid, (args.width, height), interpolation=cv2.INTER_AREA), [cv2.IMWRITE_JPEG_QUALITY, 90])
+            print(f'{target.relative_to(ROOT)}: {target.stat().st_size // 1024} KiB')
     return 0
 
 

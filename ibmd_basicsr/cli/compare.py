@@ -1,4 +1,4 @@
-"""``python -m ibmd_basicsr.compare -opt FILE``: restorers side by side: quality, calls, seconds, pictures."""
+"""``python -m ibmd_basicsr.compare -opt FILE``: restorers side by side: quality, calls, FLOPs, seconds, pictures."""
 from __future__ import annotations
 
 import argparse
@@ -18,12 +18,21 @@ examples:
   python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml --fresh --device cpu
   python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml --steps 1 5 20 100 999
 
+rows of an option file (all keys: docs/comparing.md):
+  - {name: bicubic, kind: input}
+  - {name: student, kind: bridge, network: {...}, bridge: {...}, weights: student.pth, sampler: {type: one_step}}
+  - {name: EDSR, kind: arch, network: {type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 4}, weights: EDSR.pth, input_range: [0, 1]}
+  - {name: HAT, kind: spandrel, weights: HAT.pth, tile: 256, tile_pad: 32}      # pip install 'ibmd_basicsr[peers]'
+several test sets: `datasets: [{name: Set5, type: ...}, ...]` in the place of `dataset`; more metrics: `metrics: [calculate_dists, ...]`
+
 outputs, in the folder of the option file's `output` (relative to the project root) or of -o:
-  table.md             means over the images, with the machine and the weights
-  grid.png             pictures of the first images
-  results.csv          one line a restorer and image
-  images/ROW/IMAGE.png restored images
-  results.jsonl        what is done: the same command again computes only what is missing or has changed (options, weights, images)
+  table.md             means over the images, with the machine and the weights; a table for each test set
+  grid.png             pictures of the first images; with several test sets grid_SET.png
+  results.csv          one line a restorer and image: calls, GFLOPs, seconds, memory (GPU), parameters, quality
+  summary.csv          one line a restorer and test set: the same, and the metrics of whole sets
+  images/ROW/IMAGE.png restored images; with several test sets images/SET/ROW/IMAGE.png
+  results.jsonl        what is done: the same command again computes only what is missing or has changed (options, weights, images);
+                       a metric that is added is measured on the images that are there
 
 exit codes: 0 done; 1 a restorer failed, the others are in the table; 2 wrong command line, option file or images; 130 interrupted."""
 
@@ -32,13 +41,13 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(
         prog='python -m ibmd_basicsr.compare', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Run several restorers on the same images and compare quality, network calls and time.')
+        description='Run several restorers on the same images and compare quality, network calls, FLOPs and time.')
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML), see options/compare/')
     parser.add_argument('-o', '--output', metavar='FOLDER', help="instead of the option file's output")
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
     parser.add_argument('--steps', type=int, nargs='+', metavar='N',
                         help="network calls, for the teachers' rows whose steps are a list; few_step students keep theirs")
-    parser.add_argument('--limit', type=int, metavar='N', help='only the first N images')
+    parser.add_argument('--limit', type=int, metavar='N', help='only the first N images of each test set')
     parser.add_argument('--fresh', action='store_true', help='ignore the results of earlier runs')
     return parser
 

@@ -1,49 +1,37 @@
-"""Runs restorers on the same images: pictures, quality, network calls and seconds, one stored result a row and image."""
+"""Runs restorers on the same images: pictures, quality, network calls, FLOPs, seconds and memory, one stored result a row and image."""
 from __future__ import annotations
 
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from basicsr.metrics import calculate_metric
 from basicsr.utils import get_root_logger, tensor2img
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 from tqdm import tqdm
 
-import ibmd_basicsr.metrics  # noqa: F401  (registers ours)
 from ibmd_basicsr.models import build_restorer
-from ibmd_basicsr.reporting.pictures import Picture, load_pictures
+from ibmd_basicsr.reporting.peers import InputRestorer, build_arch, build_spandrel
+from ibmd_basicsr.reporting.pictures import ImageSet, Picture, load_image_sets
+from ibmd_basicsr.reporting.quality import Metric, SetQuality, measure, read_metrics
 from ibmd_basicsr.reporting.results import ResultStore, file_digest, fingerprint
 from ibmd_basicsr.reporting.rows import Row
 from ibmd_basicsr.utils.errors import one_line
 from ibmd_basicsr.utils.seeding import PerImageNoise
+from ibmd_basicsr.utils.tiling import plan_tiles, restore_tiled
 
-METRICS = ('psnr', 'ssim', 'lpips', 'niqe', 'texture_distance')
-METRICS_VERSION = 1
-"""Raise when a metric's numbers change, so that stored results are not mixed with new ones."""
-NIQE_BLOCK = 96
-"""NIQE describes an image by blocks of this side; it needs two of them."""
-
-
-class InputRestorer:
-    """The corrupted image as it is, enlarged by ``cv2.INTER_CUBIC`` for super-resolution. Called like a ``Restorer``."""
-
-    calls = 0
-    parameters = 0
-
-    def __init__(self, scale: int):
-        self.scale = scale
-
-    def __call__(self, lq, noise, on_step=None, *, mask=None, labels=None):
-        """Return (B, 3, scale h, scale w) in [0, 1]; all arguments but ``lq`` are not used."""
-        images = [image.permute(1, 2, 0).numpy() for image in lq.cpu()]
-        if self.scale > 1:
-            images = [cv2.resize(image, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_CUBIC) for image in images]
-        return torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in images]).clamp(0, 1).to(lq.device)
+RESTORED_KEYS = ('calls', 'tiles', 'gflops', 'seconds', 'images_per_second', 'peak_memory_mib', 'parameters', 'param_key')
+"""What a record says of the restoration beside its quality."""
+ORIGIN_KEYS = ('kind', 'weights', 'sha256', 'tile', 'tile_pad', 'device')
+"""What a record says of its row."""
+RESERVED = {'dataset', 'row', 'image', 'fingerprint', 'measured', 'speed', 'images', *RESTORED_KEYS, *ORIGIN_KEYS}
+CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+"""torch's counter knows the attention kernels of GPUs alone; without this one, attention would cost nothing on a CPU."""
 
 
 class _WarmedUp(Exception):
@@ -51,18 +39,18 @@ class _WarmedUp(Exception):
 
 
 class Comparison:
-    """All rows on all images, resumable.
+    """All rows on all images of all test sets, resumable.
 
     Args:
         opt: checked options.
         rows: from :func:`read_rows`.
         output: folder for everything that is written.
-        device: where restorers and LPIPS run.
-        limit: only so many images.
+        device: where restorers and deep metrics run.
+        limit: only so many images of each set.
         fresh: forget earlier results.
 
     Raises:
-        OptionError, FileNotFoundError, ValueError: the dataset cannot be built or read.
+        OptionError, FileNotFoundError, ValueError: a data set cannot be built or read, or a metric does not work.
     """
 
     def __init__(self, opt: dict[str, Any], rows: list[Row], *, output: Path, device: torch.device,
@@ -73,59 +61,87 @@ class Comparison:
         self.device = device
         self.crop_border = opt.get('crop_border', opt['scale'] if opt['scale'] > 1 else 0)
         with _quiet_host():
-            self.pictures = load_pictures(opt, limit)
+            self.sets = load_image_sets(opt, limit)
+            metrics = read_metrics(opt, self.crop_border, str(device), RESERVED)
+        self.image_metrics = {metric: metric.fingerprint for metric in metrics if not metric.of_sets}
+        self.set_metrics = {metric: metric.fingerprint for metric in metrics if metric.of_sets}
         self.store = ResultStore(output / 'results.jsonl', fresh=fresh)
-        self.records: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Return all metrics in the order of their columns."""
+        return [*self.image_metrics, *self.set_metrics]
 
     def run(self) -> dict[str, str]:
         """Restore and measure what is not yet done; return the rows that failed with the reason."""
         failures = {}
-        bar = tqdm(total=len(self.rows) * len(self.pictures), unit='image', dynamic_ncols=True)
+        images = sum(len(image_set.pictures) for image_set in self.sets)
+        qualities = {image_set.name: SetQuality([tensor2img(picture.gt) for picture in image_set.pictures] if self.set_metrics else [])
+                     for image_set in self.sets}
+        bar = tqdm(total=len(self.rows) * images, unit='image', dynamic_ncols=True)
         with bar, _quiet_host():
             for number, row in enumerate(self.rows, 1):
                 bar.set_description(row.name)
                 try:
                     self._run_row(row, bar)
+                    for image_set in self.sets:
+                        image_set.set_values[row.name] = self._measure_set(row.name, image_set, qualities[image_set.name])
                 except Exception as error:  # the other rows are still worth having
                     failures[row.name] = one_line(error)
                     bar.write(f'{row.name} failed: {failures[row.name]}', file=sys.stderr)
                 bar.set_postfix_str('')
-                bar.update(number * len(self.pictures) - bar.n)  # what a failed row has left out
+                bar.update(number * images - bar.n)  # what a failed row has left out
         return failures
 
     def _run_row(self, row: Row, bar) -> None:
         weights = row.find_weights()
-        digest = file_digest(weights) if weights else None
-        origin = [row.kind, row.options, digest, self.opt['scale'], self.opt.get('manual_seed') or 0, self.crop_border, METRICS_VERSION,
-                  device_name(self.device)]
-        restorer = None
-        for picture in self.pictures:
-            key = fingerprint(*origin, picture.digest)
-            record = self.store.get(row.name, picture.name, key)
-            if record is None or not self.image_path(row.name, picture.name).is_file():
-                if restorer is None:
-                    restorer = self._build(row, weights)
-                    self._warm_up(restorer, picture)
-                measured = self._measure(restorer, row, picture, bar)
-                record = {'row': row.name, 'image': picture.name, 'fingerprint': key, 'weights': weights, 'sha256': digest} | measured
-                self.store.add(record)
-            self.records[row.name].append(record)
-            bar.update()
+        about = {'kind': row.kind, 'weights': weights, 'sha256': file_digest(weights) if weights else None, 'tile': row.tile,
+                 'tile_pad': row.tile_pad, 'device': device_name(self.device)}
+        origin = [about | {'weights': None}, row.options, self.opt['scale'], self.opt.get('manual_seed') or 0]
+        restorer, flops = None, {}
+        for image_set in self.sets:
+            records = image_set.records[row.name] = []
+            for picture in image_set.pictures:
+                key = fingerprint(*origin, picture.digest)
+                record = self.store.get(image_set.name, row.name, picture.name, key)
+                path = self.image_path(image_set, row.name, picture.name)
+                if record is None or not path.is_file():
+                    restorer = restorer or self._build(row, weights)
+                    if picture.lq.shape not in flops:
+                        flops[picture.lq.shape] = self._warm_up(restorer, row, picture)
+                    place = {'dataset': image_set.name, 'row': row.name, 'image': picture.name, 'fingerprint': key, 'measured': {}}
+                    record = place | about | self._restore(restorer, row, picture, path, bar) | {'gflops': flops[picture.lq.shape] / 1e9}
+                records.append(self._with_quality(record, path, picture))
+                bar.update()
 
     def _build(self, row: Row, weights: str | None):
         if row.kind == 'input':
             return InputRestorer(self.opt['scale'])
-        return build_restorer(**row.options, weights=weights, scale=self.opt['scale'], device=self.device)
+        # by name at call time, not from a table made at import: tests put restorers of their own in the place of these functions
+        build = build_restorer if row.kind == 'bridge' else build_arch if row.kind == 'arch' else build_spandrel
+        return build(**row.options, weights=weights, scale=self.opt['scale'], device=self.device)
 
-    def _warm_up(self, restorer: Callable, picture: Picture) -> None:
-        """Make one network call whose time does not count: threads, kernels and memory are set up by then."""
+    def _warm_up(self, restorer: Callable, row: Row, picture: Picture) -> int:
+        """Make one network call for each size of tile, whose time does not count: threads, kernels and memory are set up by then.
+
+        Returns:
+            FLOPs of the image: those of the calls made here, times how often they come.
+        """
         def stop(*_):
             raise _WarmedUp
 
-        try:
-            restorer(*self._images(picture), on_step=stop, **self._conditions(picture))
-        except _WarmedUp:
-            pass
+        (lq, noise), conditions = self._images(picture), self._conditions(picture)
+        tiles = plan_tiles(*lq.shape[-2:], row.tile, row.tile_pad, restorer.size_multiple if row.tile else 1)
+        total = 0
+        for (height, width), count in Counter(tuple(side.stop - side.start for side in tile.outer) for tile in tiles).items():
+            parts = {name: value if value is None or value.ndim == 1 else value[..., :height, :width] for name, value in conditions.items()}
+            with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+                try:
+                    restorer(lq[..., :height, :width], noise, on_step=stop, **parts)
+                except _WarmedUp:
+                    pass
+            total += count * counter.get_total_flops()
+        return restorer.calls * total
 
     def _images(self, picture: Picture) -> tuple[torch.Tensor, PerImageNoise]:
         return picture.lq.to(self.device), PerImageNoise.for_images(self.opt.get('manual_seed') or 0, [picture.name])
@@ -134,53 +150,68 @@ class Comparison:
         given = {'mask': picture.mask, 'labels': picture.labels}
         return {name: None if value is None else value.to(self.device) for name, value in given.items()}
 
-    def _measure(self, restorer: Callable, row: Row, picture: Picture, bar) -> dict[str, Any]:
-        """Restore one image, save it and return what the store shall know of it."""
+    def _restore(self, restorer: Callable, row: Row, picture: Picture, path: Path, bar) -> dict[str, Any]:
+        """Restore one image, save it as 8 bits in ``path`` and return what the store shall know of how it was made."""
         done, shown = 0, time.monotonic()
+        tiles = len(plan_tiles(*picture.lq.shape[-2:], row.tile, 0))
 
         def on_step(*_):
             nonlocal done, shown
             done += 1
             if time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
-                bar.set_postfix_str(f'step {done}/{restorer.calls}')
+                bar.set_postfix_str(f'step {done}/{restorer.calls * tiles}')
 
         (lq, noise), conditions = self._images(picture), self._conditions(picture)
+        if self.device.type == 'cuda':
+            torch.cuda.reset_peak_memory_stats(self.device)
         start = self._now()
-        restored = restorer(lq, noise, on_step=on_step, **conditions)
+        restored = restore_tiled(restorer, lq, noise, on_step, scale=self.opt['scale'], tile=row.tile, halo=row.tile_pad, **conditions)
         seconds = self._now() - start
-        image = tensor2img(restored)
-        path = self.image_path(row.name, picture.name)
+        # on a CPU there is no such number: the peak of the process holds what came before, metrics and other rows
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == 'cuda' else None
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), image):
+        if not cv2.imwrite(str(path), tensor2img(restored)):
             raise OSError(f'{path}: cannot be written.')
-        return {'calls': restorer.calls, 'parameters': restorer.parameters, 'seconds': seconds,
-                **measure(image, tensor2img(picture.gt), self.crop_border, str(self.device))}
+        return {'calls': restorer.calls, 'tiles': tiles, 'seconds': seconds, 'images_per_second': 1 / seconds, 'peak_memory_mib': peak,
+                'parameters': restorer.parameters, 'param_key': getattr(restorer, 'param_key', None)}
+
+    def _with_quality(self, record: dict[str, Any], path: Path, picture: Picture) -> dict[str, Any]:
+        """Return ``record`` with all metrics of the image in ``path``; those that it lacks are computed, and the record is stored."""
+        missing = {metric: key for metric, key in self.image_metrics.items() if record['measured'].get(metric.key) != key}
+        if not missing:
+            return record
+        image = cv2.imread(str(path))
+        if image is None:
+            raise OSError(f'{path}: cannot be read.')
+        record = record | measure(image, tensor2img(picture.gt), missing)
+        record['measured'] = record['measured'] | {metric.key: key for metric, key in missing.items()}
+        self.store.add(record)
+        return record
+
+    def _measure_set(self, row: str, image_set: ImageSet, quality: SetQuality) -> dict[str, float | None]:
+        """Return the set metrics of a row; those that its restored images do not have yet are computed and stored."""
+        if not self.set_metrics:
+            return {}
+        origin = fingerprint([record['fingerprint'] for record in image_set.records[row]])
+        record = self.store.get(image_set.name, row, None, origin)
+        record = record or {'dataset': image_set.name, 'row': row, 'image': None, 'fingerprint': origin, 'measured': {}}
+        for metric, key in self.set_metrics.items():
+            if record['measured'].get(metric.key) != key:
+                value = quality.measure(metric, [self.image_path(image_set, row, picture.name) for picture in image_set.pictures])
+                record = record | {metric.key: value, 'measured': record['measured'] | {metric.key: key}}
+                self.store.add(record)
+        return {metric.key: record[metric.key] for metric in self.set_metrics}
 
     def _now(self) -> float:
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def image_path(self, row: str, image: str) -> Path:
-        """Return where a restored image lies."""
-        return self.output / 'images' / row / f'{image}.png'
-
-
-def measure(image, truth, crop_border: int, device: str) -> dict[str, float | None]:
-    """Return all :data:`METRICS` of a restored image, each on 8-bit BGR (H, W, 3) as the host's validation computes them.
-
-    NIQE is None where the image holds fewer than two of its blocks.
-    """
-    values = {}
-    for name in METRICS:
-        blocks = [(side - 2 * crop_border) // NIQE_BLOCK for side in image.shape[:2]]
-        if name == 'niqe' and blocks[0] * blocks[1] < 2:
-            values[name] = None
-            continue
-        options = {'type': f'calculate_{name}', 'crop_border': crop_border} | ({'device': device} if name == 'lpips' else {})
-        values[name] = float(calculate_metric({'img': image, 'img2': truth}, options))
-    return values
+    def image_path(self, image_set: ImageSet, row: str, image: str) -> Path:
+        """Return where a restored image lies; with several test sets, each has a folder of its own."""
+        folder = self.output / 'images' / image_set.name if len(self.sets) > 1 else self.output / 'images'
+        return folder / row / f'{image}.png'
 
 
 def device_name(device: torch.device) -> str:

@@ -1,45 +1,61 @@
-"""What a comparison leaves: results.csv, table.md and grid.png."""
+"""What a comparison leaves: results.csv, summary.csv, table.md and grid.png."""
 from __future__ import annotations
 
 import os
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
 from basicsr.utils import tensor2img
 
-from ibmd_basicsr.metrics import BETTER
-from ibmd_basicsr.reporting.comparison import METRICS, Comparison, device_name
+from ibmd_basicsr.reporting.comparison import ORIGIN_KEYS, RESTORED_KEYS, Comparison, device_name
 from ibmd_basicsr.reporting.grid import Cell, picture_grid
-from ibmd_basicsr.reporting.tables import Column, markdown_table, mean, write_csv
+from ibmd_basicsr.reporting.pictures import ImageSet
+from ibmd_basicsr.reporting.quality import METRICS, Metric
+from ibmd_basicsr.reporting.tables import Column, markdown_table, mean, median, write_csv
 
 
 def write_report(comparison: Comparison, command: str, failures: dict[str, str]) -> str:
-    """Write results.csv, table.md and grid.png; return the text for the terminal.
+    """Write results.csv, summary.csv, table.md and the picture grids; return the text for the terminal.
 
     Args:
         comparison: after its run.
         command: what was typed, for the footer.
-        failures: rows that failed; the means of a row that failed halfway are left out.
+        failures: rows that failed; a set's means of a row that failed halfway are left out.
     """
-    keys = ('row', 'image', 'calls', 'seconds', *METRICS, 'parameters', 'weights', 'sha256')
-    write_csv(comparison.output / 'results.csv', [record for records in comparison.records.values() for record in records], keys)
-    complete = {name: records for name, records in comparison.records.items() if name not in failures}
-    table = markdown_table(_means(comparison, complete), _columns(comparison)) if complete else ''
-    lines = [f'# {comparison.opt["name"]}', '', table, '', *_notes(comparison, command, complete)]
+    image_keys = [metric.key for metric in comparison.image_metrics]
+    keys = ('dataset', 'row', 'image', *RESTORED_KEYS, *image_keys, *ORIGIN_KEYS)
+    records = [record for image_set in comparison.sets for done in image_set.records.values() for record in done]
+    write_csv(comparison.output / 'results.csv', records, keys)
+    means = {image_set.name: _means(comparison, image_set) for image_set in comparison.sets}
+    summary = [{'dataset': name, 'row': row, **values} for name, rows in means.items() for row, values in rows.items()]
+    write_csv(comparison.output / 'summary.csv', summary, ('dataset', 'row', 'images', *RESTORED_KEYS, 'speed',
+                                                           *(metric.key for metric in comparison.metrics), *ORIGIN_KEYS))
+    tables = {name: markdown_table(rows, _columns(comparison)) for name, rows in means.items() if rows}
+    table = '\n\n'.join(f'## {name}\n\n{text}' if len(comparison.sets) > 1 else text for name, text in tables.items())
+    lines = [f'# {comparison.opt["name"]}', '', table, '', *_notes(comparison, command)]
     lines += [f'* **{name} failed**: {message}' for name, message in failures.items()]
     (comparison.output / 'table.md').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     places = [f'table:    {comparison.output / "table.md"}']
-    if complete:
-        _draw_grid(comparison, complete)
-        places.append(f'pictures: {comparison.output / "grid.png"}')
+    for image_set in comparison.sets:
+        if image_set.complete():
+            places.append(f'pictures: {_draw_grid(comparison, image_set)}')
     return '\n'.join([table, '', *places, ''])
 
 
-def _means(comparison: Comparison, complete: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float | None]]:
-    means = {name: {key: mean(record.get(key) for record in records) for key in ('calls', 'seconds', *METRICS)}
-             for name, records in complete.items()}
+def _means(comparison: Comparison, image_set: ImageSet) -> dict[str, dict[str, Any]]:
+    """Return what table and summary.csv say of a set's complete rows: means, but the median of the seconds and the peak of memory."""
+    means = {}
+    for name, records in image_set.complete().items():
+        seconds = [record['seconds'] for record in records]
+        memory = [record['peak_memory_mib'] for record in records if record['peak_memory_mib'] is not None]
+        means[name] = {key: records[0][key] for key in (*ORIGIN_KEYS, 'parameters', 'param_key')} | {
+            key: mean(record[key] for record in records)
+            for key in ('calls', 'tiles', 'gflops', *(metric.key for metric in comparison.image_metrics))} | {
+            'images': len(records), 'seconds': median(seconds), 'images_per_second': len(records) / sum(seconds),
+            'peak_memory_mib': max(memory, default=None)} | image_set.set_values.get(name, {})
     reference = means.get(comparison.opt.get('speed_reference'))
     if reference:
         for values in means.values():
@@ -49,39 +65,61 @@ def _means(comparison: Comparison, complete: dict[str, list[dict[str, Any]]]) ->
 
 def _columns(comparison: Comparison) -> list[Column]:
     speed = [Column('speed', f'speed (x {comparison.opt["speed_reference"]})', 1)] if comparison.opt.get('speed_reference') else []
-    titles = {'psnr': ('PSNR dB', 2), 'ssim': ('SSIM', 4), 'lpips': ('LPIPS', 4), 'niqe': ('NIQE', 2),
-              'texture_distance': ('texture', 1)}
-    return [Column('calls', 'calls', 0), Column('seconds', 's/image', 3), *speed,
-            *(Column(key, *titles[key], BETTER[key]) for key in METRICS)]
+    return [Column('calls', 'calls', 0), Column('gflops', 'GFLOPs', 1), Column('seconds', 's/image', 3), *speed,
+            *(Column(metric.key, metric.title, metric.digits, metric.better) for metric in comparison.metrics)]
 
 
-def _notes(comparison: Comparison, command: str, complete: dict[str, list[dict[str, Any]]]) -> list[str]:
-    origins: dict[tuple, list[str]] = {}
-    for name, records in complete.items():
-        if records[0]['weights']:
-            origins.setdefault((records[0]['weights'], records[0]['sha256'], records[0]['parameters']), []).append(name)
-    weights = [f'* {", ".join(names)}: `{file}` (sha256 {digest[:12]}...), {count:,} parameters'
-               for (file, digest, count), names in origins.items()]
+def _notes(comparison: Comparison, command: str) -> list[str]:
+    origins: dict[tuple, dict[str, None]] = {}
+    tiles: dict[tuple, dict[str, None]] = {}
+    for image_set in comparison.sets:
+        for name, records in image_set.complete().items():
+            first = records[0]
+            if first['weights']:
+                origins.setdefault((first['weights'], first['sha256'], first['param_key'], first['parameters']), {})[name] = None
+            if first['tile']:
+                tiles.setdefault((first['tile'], first['tile_pad']), {})[name] = None
+    weights = [f'* {", ".join(names)}: `{file}` (sha256 {digest[:12]}...{f", {key}" if key else ""}), {count:,} parameters'
+               for (file, digest, key, count), names in origins.items()]
+    counts = [f'{len(image_set.pictures)} images' + (f' of {image_set.name}' if len(comparison.sets) > 1 else '')
+              for image_set in comparison.sets]
     return [
-        f'Means over {len(comparison.pictures)} images; {comparison.crop_border} pixels at each border are left out of all metrics. '
+        f'Means over {", ".join(counts)}; {comparison.crop_border} pixels at each border are left out of all metrics. '
         "PSNR and SSIM on RGB, LPIPS v0.1 AlexNet; NIQE and PSNR/SSIM are BasicSR's. texture: sliced Wasserstein distance of Laplacian "
         'patches x 1000 to the true image. Arrows point to better; best in bold. NIQE sees few blocks of small images: a hint at best.',
+        *_metric_notes(comparison),
         '',
         f'* `{command}`, {date.today().isoformat()}',
         f'* {device_name(comparison.device)}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}; '
-        'seconds per image at batch size 1 after one warm-up call, measured when the row was computed',
+        'median of the seconds per image at batch size 1 after one warm-up call, measured when the row was computed; GFLOPs per image, two '
+        'operations per multiply-add',
+        *(f'* {", ".join(names)}: in tiles of {tile} input pixels with a halo of {pad}' for (tile, pad), names in tiles.items()),
         *weights,
     ]
 
 
-def _draw_grid(comparison: Comparison, complete: dict[str, list[dict[str, Any]]]) -> None:
-    options = comparison.opt.get('grid') or {}
+def _metric_notes(comparison: Comparison) -> list[str]:
+    """Return a sentence on each metric that the option file adds."""
+    return [f'{metric.title}: {_describe(metric)}' + (', of all images of a set together, borders included.' if metric.of_sets else '.')
+            for metric in comparison.metrics if metric.key not in METRICS]
+
+
+def _describe(metric: Metric) -> str:
+    options = ', '.join(f'{key}: {value}' for key, value in metric.options.items() if key != 'device')
+    return f'`{metric.type}`' + (f' ({options})' if options else '')
+
+
+def _draw_grid(comparison: Comparison, image_set: ImageSet) -> Path:
+    """Draw the first images of a set and return the file: grid.png, or grid_SET.png where there are several sets."""
+    options, complete = comparison.opt.get('grid') or {}, image_set.complete()
     names = [name for name in options.get('columns') or complete if name in complete]
     rows = []
-    for number, picture in enumerate(comparison.pictures[:options.get('images', 6)]):
+    for number, picture in enumerate(image_set.pictures[:options.get('images', 6)]):
         values = [complete[name][number]['lpips'] for name in names]
-        cells = [Cell(cv2.imread(str(comparison.image_path(name, picture.name))), f'LPIPS {value:.3f}', value == min(values))
+        cells = [Cell(cv2.imread(str(comparison.image_path(image_set, name, picture.name))), f'LPIPS {value:.3f}', value == min(values))
                  for name, value in zip(names, values)]
         rows.append([*cells, Cell(tensor2img(picture.gt), picture.name)])
     grid = picture_grid(rows, [*names, 'ground truth'], crop=options.get('crop', 96), zoom=options.get('zoom', 3))
-    cv2.imwrite(str(comparison.output / 'grid.png'), grid, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    path = comparison.output / ('grid.png' if len(comparison.sets) == 1 else f'grid_{image_set.name}.png')
+    cv2.imwrite(str(path), grid, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    return path

@@ -22,9 +22,9 @@ def file_digest(path: Path | str) -> str:
 
 
 class ResultStore:
-    """Results by (row, image), appended to a file as soon as they are there.
+    """Results by (data set, row, image), appended to a file as soon as they are there.
 
-    The newest line of a (row, image) counts. A last line that an interruption cut off is ignored.
+    The newest line of each counts. A last line that an interruption cut off is ignored.
 
     Args:
         path: the ``.jsonl`` file; made with its folder when it is not there.
@@ -33,7 +33,7 @@ class ResultStore:
 
     def __init__(self, path: Path, *, fresh: bool = False):
         self.path = path
-        self._records: dict[tuple[str, str], dict[str, Any]] = {}
+        self._records: dict[tuple[str | None, str, str | None], dict[str, Any]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if fresh or not path.exists():
             path.write_text('')
@@ -43,18 +43,22 @@ class ResultStore:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            self._records[record['row'], record['image']] = record
+            self._records[_place(record)] = record
         if text and not text.endswith('\n'):
             with path.open('a') as file:
                 file.write('\n')
 
-    def get(self, row: str, image: str, expected: str) -> dict[str, Any] | None:
-        """Return the result of (row, image) if it was made under the fingerprint ``expected``, else None."""
-        record = self._records.get((row, image))
+    def get(self, dataset: str, row: str, image: str | None, expected: str) -> dict[str, Any] | None:
+        """Return the result of an image (None: of the whole set) if it was made under the fingerprint ``expected``, else None."""
+        record = self._records.get((dataset, row, image))
         return record if record and record['fingerprint'] == expected else None
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write a result: ``row``, ``image``, ``fingerprint`` and whatever was measured."""
+        """Write a result: ``dataset``, ``row``, ``image``, ``fingerprint`` and whatever was measured."""
         with self.path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(record) + '\n')
-        self._records[record['row'], record['image']] = record
+        self._records[_place(record)] = record
+
+
+def _place(record: dict[str, Any]) -> tuple[str | None, str, str | None]:
+    return record.get('dataset'), record['row'], record['image']  # earlier versions knew one data set alone

@@ -1,9 +1,13 @@
 """The rows of a comparison: what the option files in options/compare may say."""
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import basicsr.archs  # noqa: F401  (registers the host's)
+from basicsr.utils.registry import ARCH_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
@@ -11,9 +15,18 @@ from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys, option_parameters
 
-KEYS = {'name', 'scale', 'manual_seed', 'crop_border', 'output', 'dataset', 'restorers', 'speed_reference', 'grid'}
-ROW_KEYS = {'input': {'name', 'kind'}, 'bridge': {'name', 'kind', 'network', 'bridge', 'weights', 'param_key', 'sampler', 'steps'}}
+KEYS = {'name', 'scale', 'manual_seed', 'crop_border', 'output', 'dataset', 'datasets', 'metrics', 'restorers', 'speed_reference', 'grid',
+        'tile', 'tile_pad'}
+TILE_KEYS = {'tile', 'tile_pad'}
+ROW_KEYS = {
+    'input': {'name', 'kind'},
+    'bridge': {'name', 'kind', 'network', 'bridge', 'weights', 'param_key', 'sampler', 'steps'} | TILE_KEYS,
+    'arch': {'name', 'kind', 'network', 'weights', 'param_key', 'size_multiple', 'input_range', 'upsampled_input'} | TILE_KEYS,
+    'spandrel': {'name', 'kind', 'weights', 'size_multiple'} | TILE_KEYS,
+}
 GRID_KEYS = {'columns', 'images', 'crop', 'zoom'}
+TILE_PAD = 32
+"""Halo of tiles, in pixels of the input, where the option file names none."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +35,20 @@ class Row:
 
     Attributes:
         name: unique; ``teacher@20`` for the row ``teacher`` with 20 steps.
-        kind: ``input`` (the corrupted image, enlarged by bicubic interpolation where it is smaller) or ``bridge``.
-        options: network, bridge, param_key, sampler; what :func:`~ibmd_basicsr.models.build_restorer` takes.
+        kind: ``input`` (the corrupted image, enlarged by bicubic interpolation where it is smaller), ``bridge``, ``arch`` (a network of
+            BasicSR's registry) or ``spandrel`` (a file that this package reads).
+        options: what the function that builds this kind takes beside weights, scale and device, such as network, bridge, param_key and
+            sampler of :func:`~ibmd_basicsr.models.build_restorer`.
         weights: candidates, the first that exists is taken.
+        tile, tile_pad: see :func:`~ibmd_basicsr.utils.tiling.restore_tiled`.
     """
 
     name: str
     kind: str
     options: dict[str, Any]
     weights: tuple[str, ...] = ()
+    tile: int = 0
+    tile_pad: int = 0
 
     def find_weights(self) -> str | None:
         """Return the first weight file that exists; None for rows without weights.
@@ -58,7 +76,7 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
         OptionError: unknown or missing keys, values that network, bridge or sampler refuse, a sampler that does not fit its bridge, names
             that are given twice.
     """
-    check_keys('', opt, KEYS, ('name', 'scale', 'output', 'dataset', 'restorers'))
+    check_keys('', opt, KEYS, ('name', 'scale', 'output', 'restorers'))
     check_keys('grid', opt.get('grid') or {}, GRID_KEYS)
     if not isinstance(opt['scale'], int) or opt['scale'] < 1:
         raise OptionError(f'scale: must be a positive integer, got {opt["scale"]!r}.')
@@ -68,7 +86,7 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
     for number, block in enumerate(opt['restorers']):
         if steps and _takes_other_steps(block):
             block = block | {'steps': steps}
-        rows += _read_row(block, f'restorers[{number}]')
+        rows += _read_row(block, f'restorers[{number}]', opt)
     names = [row.name for row in rows]
     for name in names:
         if names.count(name) > 1:
@@ -88,20 +106,90 @@ def _takes_other_steps(block: Any) -> bool:
     return not isinstance(block.get('sampler'), dict) or block['sampler'].get('type') != 'few_step'
 
 
-def _read_row(block: Any, path: str) -> list[Row]:
+def _read_row(block: Any, path: str, opt: dict[str, Any]) -> list[Row]:
     if not isinstance(block, dict) or not isinstance(block.get('name'), str):
         raise OptionError(f'{path}: must be a block with a name, got {block!r}.')
     name, kind = block['name'], block.get('kind')
     path = f'{path} ({name})'
     if kind not in ROW_KEYS:
         raise OptionError(f'{path}.kind: must be one of {", ".join(map(repr, ROW_KEYS))}, got {kind!r}.')
-    if not name or name != Path(name).name or name.startswith('.'):
+    if not is_folder_name(name):
         raise OptionError(f'{path}.name: names a folder of images, got {name!r}.')
+    read = {'input': _read_input, 'bridge': _read_bridge, 'arch': _read_arch, 'spandrel': _read_spandrel}[kind]
+    options_by_name = read(block, path)
     if kind == 'input':
-        check_keys(path, block, ROW_KEYS[kind])
         return [Row(name, kind, {})]
-    check_keys(path, block, ROW_KEYS[kind], ('network', 'bridge', 'weights', 'sampler'))
-    network, bridge, sampler = block['network'], block['bridge'], block['sampler']
+    tile, tile_pad = _read_tile(block, path, opt)
+    return [Row(row, kind, options, _read_weights(block, path), tile, tile_pad) for row, options in options_by_name.items()]
+
+
+def is_folder_name(name: Any) -> bool:
+    """Tell whether a name can be that of a folder of results."""
+    return isinstance(name, str) and bool(name) and name == Path(name).name and not name.startswith('.')
+
+
+def _read_tile(block: dict[str, Any], path: str, opt: dict[str, Any]) -> tuple[int, int]:
+    """Return ``tile`` and ``tile_pad`` of a row: its own, or those of the whole file. A halo without tiles changes nothing: 0."""
+    values = {'tile': 0, 'tile_pad': TILE_PAD}
+    for key in values:
+        where = f'{path}.{key}' if key in block else key
+        value = values[key] = block.get(key, opt.get(key, values[key]))
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise OptionError(f'{where}: must be a number of pixels of the input, 0 for whole images, got {value!r}.')
+    return values['tile'], values['tile_pad'] if values['tile'] else 0
+
+
+def _read_weights(block: dict[str, Any], path: str) -> tuple[str, ...]:
+    weights = block['weights'] if isinstance(block['weights'], list) else [block['weights']]
+    if not weights or not all(isinstance(file, str) for file in weights):
+        raise OptionError(f'{path}.weights: must be a file or a list of files, got {block["weights"]!r}.')
+    return tuple(weights)
+
+
+def _read_input(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
+    check_keys(path, block, ROW_KEYS['input'])
+    return {block['name']: {}}
+
+
+def _read_spandrel(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
+    check_keys(path, block, ROW_KEYS['spandrel'], ('weights',))
+    _check_multiple(block, path)
+    return {block['name']: {key: block[key] for key in ('size_multiple',) if key in block}}
+
+
+def _check_multiple(block: dict[str, Any], path: str) -> None:
+    multiple = block.get('size_multiple', 1)
+    if not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1:
+        raise OptionError(f'{path}.size_multiple: must be a positive integer, got {multiple!r}.')
+
+
+def _read_arch(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
+    """Check what is certain before the network is built: its own options are checked then, and a row that fails leaves the others."""
+    check_keys(path, block, ROW_KEYS['arch'], ('network', 'weights'))
+    network = block['network']
+    if not isinstance(network, dict) or not isinstance(network.get('type'), str):
+        raise OptionError(f'{path}.network: must be a block with a type, got {network!r}.')
+    kind, known = network['type'], sorted(name.removesuffix('_basicsr') for name in ARCH_REGISTRY.keys())
+    if kind not in known and kind not in ARCH_REGISTRY:
+        near = difflib.get_close_matches(kind, known, 1)
+        hint = f', did you mean {near[0]!r}?' if near else '.'
+        raise OptionError(f'{path}.network.type: no architecture {kind!r}{hint} Known: {", ".join(known)}.')
+    _check_multiple(block, path)
+    span = block.get('input_range', [0, 1])
+    if not isinstance(span, list) or len(span) != 2 or not all(isinstance(end, (int, float)) for end in span) or span[0] >= span[1]:
+        raise OptionError(f'{path}.input_range: must be the lowest and the highest value, such as [0, 255], got {span!r}.')
+    if not isinstance(block.get('upsampled_input', False), bool):
+        raise OptionError(f'{path}.upsampled_input: must be true or false, got {block["upsampled_input"]!r}.')
+    if not isinstance(block.get('param_key'), (str, type(None))):
+        raise OptionError(f'{path}.param_key: must be a name, got {block["param_key"]!r}.')
+    return {block['name']: {key: block[key] for key in ('network', 'param_key', 'size_multiple', 'input_range', 'upsampled_input')
+                            if key in block}}
+
+
+def _read_bridge(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
+    """Check a bridge and return its options by row name, one for each number of steps."""
+    check_keys(path, block, ROW_KEYS['bridge'], ('network', 'bridge', 'weights', 'sampler'))
+    name, network, bridge, sampler = block['name'], block['network'], block['bridge'], block['sampler']
     for key in ('network', 'bridge', 'sampler'):
         if not isinstance(block[key], dict):
             raise OptionError(f'{path}.{key}: must be a block of keys, got {block[key]!r}.')
@@ -112,9 +200,6 @@ def _read_row(block: Any, path: str) -> list[Row]:
         built = build_bridge(**bridge)
     except (TypeError, ValueError) as error:
         raise OptionError(f'{path}.bridge: {error}') from error
-    weights = block['weights'] if isinstance(block['weights'], list) else [block['weights']]
-    if not weights or not all(isinstance(file, str) for file in weights):
-        raise OptionError(f'{path}.weights: must be a file or a list of files, got {block["weights"]!r}.')
     if 'steps' in block and 'steps' in sampler:
         raise OptionError(f'{path}: steps is given twice, in the row and in its sampler.')
     steps = block.get('steps')
@@ -127,4 +212,4 @@ def _read_row(block: Any, path: str) -> list[Row]:
         except ValueError as error:
             raise OptionError(f'{path}: {error}') from error
     common = {'network': network, 'bridge': bridge, 'param_key': block.get('param_key', 'params_ema')}
-    return [Row(row, kind, common | {'sampler': options}, tuple(weights)) for row, options in samplers.items()]
+    return {row: common | {'sampler': options} for row, options in samplers.items()}

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,12 @@ def mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are there, None if there is none."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None
+
+
+def median(values: Iterable[float]) -> float | None:
+    """Return the median, None if there is no value."""
+    values = list(values)
+    return statistics.median(values) if values else None
 
 
 def write_csv(path: Path, records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from tiny import NETWORK, REPOSITORY, command, make_photos, make_teacher
 
 from ibmd_basicsr.cli.compare import main, make_parser
 from ibmd_basicsr.compat.options import read_option_file
-from ibmd_basicsr.reporting import comparison
+from ibmd_basicsr.reporting import comparison, peers, quality
 from ibmd_basicsr.reporting.rows import read_rows
 from ibmd_basicsr.utils.errors import OptionError
 
@@ -97,8 +97,8 @@ def test_table_pictures_and_means(bench, tmp_path):
     cells = {line.split('|')[1].strip(): [c.strip(' *') for c in line.split('|')[2:-1]] for line in table.splitlines() if line[:1] == '|'}
     for row, count in (('input', 0), ('teacher@2', 2), ('teacher@4', 4), ('student', 1)):
         psnr = np.mean([float(r['psnr']) for r in records if r['row'] == row])
-        assert cells[row][0] == str(count) and cells[row][3] == f'{psnr:.2f}'
-    assert cells['teacher@4'][2] == '1.0' and cells['input'][2] == ''
+        assert cells[row][0] == str(count) and cells[row][4] == f'{psnr:.2f}'
+    assert cells['teacher@4'][3] == '1.0' and cells['input'][3] == ''
     assert 'teacher@4' in out and 'grid.png' in out
     assert cv2.imread(str(tmp_path / 'out/grid.png')).shape == (28 + 40 + 2 * (41 + 6 + 48 + 44 + 6), 28 + 5 * 54 - 6, 3)
 
@@ -144,7 +144,7 @@ def with_row(number, **changes):
     (plan(grid={'colums': []}), "grid: unknown key 'colums', did you mean 'columns'?"),
     (plan(dataset={'type': 'DegradedImages'}), "dataset: "),
     (with_row(0, weights='x'), "restorers[0] (input): unknown key 'weights'"),
-    (with_row(1, kind='bridges'), "must be one of 'input', 'bridge', got 'bridges'"),
+    (with_row(1, kind='bridges'), "must be one of 'input', 'bridge', 'arch', 'spandrel', got 'bridges'"),
     (with_row(1, steps=[0]), 'sampler.steps must be a positive integer, got 0.'),
     (with_row(1, name='a/b'), "names a folder of images, got 'a/b'"),
     (with_row(2, name='input'), "the name 'input' is given twice"),
@@ -174,17 +174,17 @@ def test_input_is_enlarged_by_cubic_interpolation():
     import torch
     lq = torch.rand(1, 3, 8, 9)
     expected = cv2.resize(lq[0].permute(1, 2, 0).numpy(), (36, 32), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    np.testing.assert_allclose(comparison.InputRestorer(4)(lq, None)[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
-    assert torch.equal(comparison.InputRestorer(1)(lq, None), lq)
+    np.testing.assert_allclose(peers.InputRestorer(4)(lq, None)[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    assert torch.equal(peers.InputRestorer(1)(lq, None), lq)
 
 
 def test_niqe_where_there_are_blocks_for_it():
     image = cv2.imread(str(REPOSITORY / 'datasets/photos/test/coffee.png'))
     blurred = cv2.GaussianBlur(image, (0, 0), 2)
-    values = comparison.measure(blurred, image, 4, 'cpu')
-    assert set(values) == set(comparison.METRICS)
-    assert values['niqe'] > comparison.measure(image, image, 4, 'cpu')['niqe'] > 0
-    assert comparison.measure(image[:190, :190], image[:190, :190], 0, 'cpu')['niqe'] is None
+    values = quality.measure(blurred, image, quality.default_metrics(4, 'cpu'))
+    assert set(values) == set(quality.METRICS)
+    assert values['niqe'] > quality.measure(image, image, quality.default_metrics(4, 'cpu'))['niqe'] > 0
+    assert quality.measure(image[:190, :190], image[:190, :190], quality.default_metrics(0, 'cpu'))['niqe'] is None
 
 
 def test_command_with_a_real_network(tmp_path):

@@ -10,23 +10,23 @@ from ibmd_basicsr.reporting.tables import Column, markdown_table, mean
 def test_store_survives_a_line_that_was_cut_off(tmp_path):
     path = tmp_path / 'a' / 'results.jsonl'
     store = ResultStore(path)
-    store.add({'row': 'r', 'image': 'i', 'fingerprint': 'f', 'psnr': 1.5})
+    store.add({'dataset': 'd', 'row': 'r', 'image': 'i', 'fingerprint': 'f', 'psnr': 1.5})
     with path.open('a') as file:
         file.write('{"row": "r", "image": "j", "finge')
     store = ResultStore(path)
-    assert store.get('r', 'i', 'f')['psnr'] == 1.5
-    assert store.get('r', 'j', 'f') is None
-    store.add({'row': 'r', 'image': 'j', 'fingerprint': 'f', 'psnr': float('inf')})
-    assert ResultStore(path).get('r', 'j', 'f')['psnr'] == float('inf')
+    assert store.get('d', 'r', 'i', 'f')['psnr'] == 1.5
+    assert store.get('d', 'r', 'j', 'f') is None
+    store.add({'dataset': 'd', 'row': 'r', 'image': 'j', 'fingerprint': 'f', 'psnr': float('inf')})
+    assert ResultStore(path).get('d', 'r', 'j', 'f')['psnr'] == float('inf')
 
 
 def test_store_knows_changed_origins_and_can_forget(tmp_path):
     path = tmp_path / 'results.jsonl'
     store = ResultStore(path)
-    store.add({'row': 'r', 'image': 'i', 'fingerprint': fingerprint({'a': 1}, 2)})
-    assert store.get('r', 'i', fingerprint({'a': 1}, 2))
-    assert store.get('r', 'i', fingerprint({'a': 1}, 3)) is None
-    assert ResultStore(path, fresh=True).get('r', 'i', fingerprint({'a': 1}, 2)) is None
+    store.add({'dataset': 'd', 'row': 'r', 'image': 'i', 'fingerprint': fingerprint({'a': 1}, 2)})
+    assert store.get('d', 'r', 'i', fingerprint({'a': 1}, 2))
+    assert store.get('d', 'r', 'i', fingerprint({'a': 1}, 3)) is None
+    assert ResultStore(path, fresh=True).get('d', 'r', 'i', fingerprint({'a': 1}, 2)) is None
 
 
 def test_table_marks_the_best_in_its_direction():

@@ -1,0 +1,175 @@
+"""The quality columns of a comparison: five metrics that are always there, and more of images and of sets from its ``metrics`` list."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from basicsr.metrics import calculate_metric
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from ibmd_basicsr.metrics import BETTER  # importing it registers ours
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
+from ibmd_basicsr.reporting.results import file_digest, fingerprint
+from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.option_check import check_keys, option_parameters
+
+METRICS = ('psnr', 'ssim', 'lpips', 'niqe', 'texture_distance')
+"""What every comparison measures."""
+METRICS_VERSION = 1
+"""Raise when a metric's numbers change, so that stored results are not mixed with new ones."""
+NIQE_BLOCK = 96
+"""NIQE describes an image by blocks of this side; it needs two of them."""
+TITLES = {'psnr': ('PSNR dB', 2), 'ssim': ('SSIM', 4), 'lpips': ('LPIPS', 4), 'niqe': ('NIQE', 2), 'texture_distance': ('texture', 1),
+          'dists': ('DISTS', 4), 'psnrb': ('PSNR-B dB', 2)}
+"""Heading and decimals by the name that follows ``calculate_``."""
+DIGITS = 4
+"""Decimals of metrics that are not in :data:`TITLES`."""
+PROBE = 64
+"""Side of the images that metrics are tried with before anything is restored."""
+OWN_KEYS = {'type', 'name', 'better'}
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A quality column; each is a key of its own.
+
+    Attributes:
+        key: name of its values in records and CSV files.
+        type: name in BasicSR's ``METRIC_REGISTRY``, or in ``SET_METRIC_REGISTRY``.
+        title: heading, without the arrow.
+        digits: decimals.
+        better: ``higher``, ``lower`` or None where that is not known.
+        options: what the function or class takes.
+        of_sets: a value of all restored images of a set together, not a mean over images.
+        fingerprint: changes when values may.
+    """
+
+    key: str
+    type: str
+    title: str
+    digits: int
+    better: str | None
+    options: dict[str, Any]
+    of_sets: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a digest of the type and the options; of files among them, of what they hold."""
+        files = {key: file_digest(value) for key, value in self.options.items() if isinstance(value, str) and Path(value).is_file()}
+        return fingerprint(METRICS_VERSION, self.type, self.options, files)
+
+
+def default_metrics(crop_border: int, device: str) -> list[Metric]:
+    """Return :data:`METRICS`, computed without ``crop_border`` pixels at each border, LPIPS on ``device``."""
+    return [Metric(name, f'calculate_{name}', *TITLES[name], BETTER[name],
+                   {'crop_border': crop_border} | ({'device': device} if name == 'lpips' else {})) for name in METRICS]
+
+
+def read_metrics(opt: dict[str, Any], crop_border: int, device: str, reserved: Iterable[str] = ()) -> list[Metric]:
+    """Return the five metrics and those of the ``metrics`` list, each of which was tried on a small image.
+
+    Args:
+        opt: the option file.
+        crop_border: of metrics of images whose block has no ``crop_border``.
+        device: of metrics that take one and whose block has none.
+        reserved: keys that are taken in records.
+
+    Raises:
+        OptionError: not a list, an unknown metric or option, a name that is taken, or a metric that does not work, such as one without its
+            weights.
+    """
+    blocks = opt.get('metrics') or []
+    if not isinstance(blocks, list):
+        raise OptionError(f'metrics: must be a list of blocks with a type, got {blocks!r}.')
+    metrics = default_metrics(crop_border, device)
+    for number, block in enumerate(blocks):
+        path = f'metrics[{number}]'
+        block = {'type': block} if isinstance(block, str) else block
+        metric = _read_metric(block, path, {'crop_border': crop_border, 'device': device})
+        if metric.key in {*reserved, *(other.key for other in metrics)}:
+            raise OptionError(f'{path}: the name {metric.key!r} is taken; give another one as name.')
+        metrics.append(metric)
+    return metrics
+
+
+def _read_metric(block: Any, path: str, defaults: dict[str, Any]) -> Metric:
+    if not isinstance(block, dict) or not isinstance(block.get('type'), str):
+        raise OptionError(f'{path}: must be a block with a type, got {block!r}.')
+    kind = block['type']
+    path = f'{path} ({kind})'
+    of_sets = kind in SET_METRIC_REGISTRY
+    if not of_sets and kind not in METRIC_REGISTRY:
+        known = ', '.join(sorted([*METRIC_REGISTRY.keys(), *SET_METRIC_REGISTRY.keys()]))
+        raise OptionError(f'{path}: no such metric. Known: {known}.')
+    target = (SET_METRIC_REGISTRY if of_sets else METRIC_REGISTRY).get(kind)
+    parameters, _ = option_parameters(target, ('img', 'img2', 'reference'))
+    check_keys(path, block, {*parameters, *OWN_KEYS})
+    if block.get('better') not in (None, 'higher', 'lower'):
+        raise OptionError(f'{path}.better: must be higher or lower, got {block["better"]!r}.')
+    options = {key: value for key, value in defaults.items() if key in parameters}
+    options |= {key: value for key, value in block.items() if key not in OWN_KEYS}
+    short = kind.removeprefix('calculate_')
+    title, digits = TITLES.get(short, (short, DIGITS))
+    own_title = _try_metric(kind, options, of_sets, path)
+    return Metric(key=str(block.get('name', short)), type=kind, title=str(block.get('name', own_title or title)), digits=digits,
+                  better=block.get('better', BETTER.get(short)), options=options, of_sets=of_sets)
+
+
+def _try_metric(kind: str, options: dict[str, Any], of_sets: bool, path: str) -> str | None:
+    """Compute a metric of small images: better to fail now than after hours of restoring. Return the name of a set metric."""
+    border = 2 * options.get('crop_border', 0)
+    height, width = (side + border for side in ((NIQE_BLOCK, 2 * NIQE_BLOCK) if kind == 'calculate_niqe' else (PROBE, PROBE)))
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    try:
+        if of_sets:
+            return SET_METRIC_REGISTRY.get(kind)([image, image[::-1]], **options).name
+        calculate_metric({'img': image, 'img2': image[::-1]}, {'type': kind, **options})
+    except Exception as error:  # whatever it is, the metric does not work
+        raise OptionError(f'{path}: {one_line(error).splitlines()[0]}') from error
+    return None
+
+
+def measure(image: np.ndarray, truth: np.ndarray, metrics: Iterable[Metric]) -> dict[str, float | None]:
+    """Return metrics of a restored image, each on 8-bit BGR (H, W, 3) as the host's validation computes them.
+
+    NIQE is None where the image holds fewer than two of its blocks.
+    """
+    values = {}
+    for metric in metrics:
+        blocks = [(side - 2 * metric.options.get('crop_border', 0)) // NIQE_BLOCK for side in image.shape[:2]]
+        if metric.type == 'calculate_niqe' and blocks[0] * blocks[1] < 2:
+            values[metric.key] = None
+            continue
+        values[metric.key] = float(calculate_metric({'img': image, 'img2': truth}, {'type': metric.type, **metric.options}))
+    return values
+
+
+class SetQuality:
+    """Set metrics of one test set; the features of its true images are computed once, when the first row needs them.
+
+    Args:
+        truths: the true images, (H, W, 3), BGR, uint8.
+    """
+
+    def __init__(self, truths: Sequence[np.ndarray]):
+        self.truths = truths
+        self._built: dict[str, Any] = {}
+
+    def measure(self, metric: Metric, files: Iterable[Path]) -> float | None:
+        """Return the value of ``metric`` for the images in ``files``; None where the set has fewer than two.
+
+        Whole images: no border is left out.
+        """
+        if len(self.truths) < 2:
+            return None
+        if metric.key not in self._built:
+            self._built[metric.key] = SET_METRIC_REGISTRY.get(metric.type)(self.truths, **metric.options)
+        built = self._built[metric.key]
+        built.reset()
+        for file in files:
+            built.update(cv2.imread(str(file)))
+        return float(built.compute())
