@@ -1,6 +1,7 @@
 """Restorers of other makes, several test sets and more metrics: what the option file says is what is run, measured and kept."""
 import csv
 import pickle
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from basicsr.archs import build_network
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
-from tiny import NETWORK, make_photos, make_teacher
+from tiny import NETWORK, REPOSITORY, make_photos, make_teacher
 from torch import nn
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError
@@ -21,11 +22,11 @@ from ibmd_basicsr.cli.compare import main
 from ibmd_basicsr.metrics.set_metrics import FrechetDistance
 from ibmd_basicsr.models.cost import measure_network
 from ibmd_basicsr.reporting import peers
-from ibmd_basicsr.reporting.comparison import Comparison
+from ibmd_basicsr.reporting.comparison import ORIGIN_KEYS, RESTORED_KEYS, Comparison
 from ibmd_basicsr.reporting.peers import PeerRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import load_pictures
 from ibmd_basicsr.reporting.quality import read_metrics
-from ibmd_basicsr.reporting.rows import read_rows
+from ibmd_basicsr.reporting.rows import KEYS, ROW_KEYS, TILE_PAD, read_rows
 from ibmd_basicsr.utils.errors import OptionError
 
 COMPACT = {'type': 'SRVGGNetCompact', 'num_feat': 8, 'num_conv': 1, 'upscale': 4}
@@ -279,6 +280,20 @@ def test_files_that_spandrel_must_not_or_cannot_take(tmp_path, change, message):
         torch.save({'w': torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match=message):
         build_spandrel(weights=str(path), scale=2 if change == 'scale' else 4)
+
+
+def test_the_example_of_the_documentation_is_accepted():
+    text = (REPOSITORY / 'docs/comparing.md').read_text()
+    opt = yaml.safe_load(re.search(r'```yaml\n(.*?)```', text, re.DOTALL)[1])
+    rows = read_rows(opt)
+    assert {row.kind for row in rows} == set(ROW_KEYS) and set(KEYS) - set(opt) == {'dataset'}
+    for row in rows:
+        if row.kind == 'arch':
+            build_network(row.options['network'])
+    tiles = {row.name: (row.tile, row.tile_pad) for row in rows}
+    assert tiles == {'bicubic': (0, 0), 'EDSR': (0, 0), 'SwinIR': (256, 32), 'HAT': (256, 32), 'student': (0, 0)}
+    documented = set(re.findall(r'`(\w+)`', text))
+    assert documented >= set().union(*ROW_KEYS.values(), RESTORED_KEYS, ORIGIN_KEYS) and f'default {TILE_PAD}' in text
 
 
 # several test sets, more metrics
