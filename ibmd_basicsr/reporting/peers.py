@@ -103,7 +103,7 @@ def pad_by_reflection(x: Tensor, multiple: int) -> Tensor:
     return x
 
 
-def build_arch(*, network: dict[str, Any], weights: str, param_key: str | None = None, size_multiple: int = 1,
+def build_arch(*, network: dict[str, Any], weights: str, param_key: str | None = None, size_multiple: int | None = None,
                input_range: Sequence[float] = (0, 1), upsampled_input: bool = False, scale: int = 1,
                device: torch.device | str = 'cpu') -> PeerRestorer:
     """Build a network of BasicSR's registry with its weights.
@@ -112,7 +112,9 @@ def build_arch(*, network: dict[str, Any], weights: str, param_key: str | None =
         network: ``type``, a name of ``ARCH_REGISTRY``, and its options.
         weights: checkpoint, read without running code from it and loaded strictly.
         param_key: which weights of it; default ``params_ema``, else ``params``, else the file itself.
-        size_multiple, input_range, upsampled_input, scale: see :class:`PeerRestorer`.
+        size_multiple: see :class:`PeerRestorer`; default ``window_size`` of the network's options, without which windows of another size
+            than the image's end in an error of torch, else 1.
+        input_range, upsampled_input, scale: see :class:`PeerRestorer`.
         device: where to run.
 
     Raises:
@@ -123,8 +125,8 @@ def build_arch(*, network: dict[str, Any], weights: str, param_key: str | None =
     params, key = load_preferred_params(weights) if param_key is None else (load_params(weights, param_key), param_key)
     load_strictly(net, params, weights)
     net = net.to(device).eval().requires_grad_(False)
-    return PeerRestorer(net, sum(p.numel() for p in net.parameters()), scale=scale, size_multiple=size_multiple, input_range=input_range,
-                        upsampled_input=upsampled_input, param_key=key)
+    return PeerRestorer(net, sum(p.numel() for p in net.parameters()), scale=scale, input_range=input_range,
+                        size_multiple=size_multiple or network.get('window_size', 1), upsampled_input=upsampled_input, param_key=key)
 
 
 def build_spandrel(*, weights: str, size_multiple: int | None = None, scale: int = 1,

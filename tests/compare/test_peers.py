@@ -104,8 +104,7 @@ def comparison_input(name):
 def test_networks_of_basicsr(tmp_path, kind):
     network = {'type': kind, **ARCHS[kind]}
     net = save_network(tmp_path / 'peer.pth', network)
-    window = 4 if kind == 'SwinIR' else 1
-    restorer = build_arch(network=network, weights=str(tmp_path / 'peer.pth'), scale=4, size_multiple=window)
+    restorer = build_arch(network=network, weights=str(tmp_path / 'peer.pth'), scale=4)
     assert restorer.calls == 1 and restorer.parameters == sum(p.numel() for p in net.parameters()) and restorer.param_key == 'params'
     lq = torch.rand(1, 3, 11, 14)
     padded = nn.functional.pad(lq, (0, 2, 0, 1), mode='reflect') if kind == 'SwinIR' else lq
@@ -334,6 +333,22 @@ def test_several_test_sets(run, tmp_path, restorations):
     assert run(options)[0] == 0 and restorations == []
     (tmp_path / 'out/images/second/peer/photo_2.png').unlink()
     assert run(options)[0] == 0 and restorations == [(12, 10)] * 2
+
+
+def test_a_row_that_fails_on_the_second_set_keeps_the_first(run, tmp_path, monkeypatch):
+    make_photos(tmp_path / 'others', count=1, size=(48, 40), seed=5)
+    original = PeerRestorer.__call__
+
+    def call(self, lq, *arguments, **options):
+        if lq.shape[-2:] == (12, 10):
+            raise RuntimeError('out of memory')
+        return original(self, lq, *arguments, **options)
+
+    monkeypatch.setattr(PeerRestorer, '__call__', call)
+    code, _, err = run(several(arch_row()))
+    assert code == 1 and 'error: peer: out of memory' in err.splitlines()
+    first, second = (tmp_path / 'out/table.md').read_text().split('## second')
+    assert '| peer ' in first and '| peer ' not in second and '| bicubic ' in second and '**peer failed**: out of memory' in second
 
 
 @pytest.mark.parametrize('sets, message', [
