@@ -163,13 +163,16 @@ class Comparison:
                 bar.set_postfix_str(f'step {done}/{restorer.calls * tiles}')
 
         (lq, noise), conditions = self._images(picture), self._conditions(picture)
-        if self.device.type == 'cuda':
+        on_gpu = self.device.type == 'cuda'
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
+            held = torch.cuda.memory_allocated(self.device)
         start = self._now()
         restored = restore_tiled(restorer, lq, noise, on_step, scale=self.opt['scale'], tile=row.tile, halo=row.tile_pad, **conditions)
         seconds = self._now() - start
-        # on a CPU there is no such number: the peak of the process holds what came before, metrics and other rows
-        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == 'cuda' else None
+        # the rise and the weights, not the whole: metrics keep networks on the GPU, too. On a CPU there is no such number, the peak of the
+        # process holds all that came before
+        peak = (torch.cuda.max_memory_allocated(self.device) - held + 4 * restorer.parameters) / 2**20 if on_gpu else None
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), tensor2img(restored)):
             raise OSError(f'{path}: cannot be written.')

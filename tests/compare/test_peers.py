@@ -185,6 +185,15 @@ def test_a_row_of_another_make_from_option_file_to_table(run, tmp_path, restorat
     assert restorations == [(13, 11)] * 6  # both rows have other tiles than before, each with a call to warm up
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_memory_of_a_gpu(run, tmp_path):
+    code, _, err = run(plan(arch_row()), '--device', 'cuda')
+    assert code == 0, err
+    for record in read_csv(tmp_path / 'out/results.csv'):
+        assert 4 * int(record['parameters']) / 2**20 < float(record['peak_memory_mib']) < 100
+
+
 @pytest.mark.parametrize('row, message', [
     (arch_row(network=COMPACT | {'num_feet': 8}), "SRVGGNetCompact: unknown key 'num_feet', did you mean 'num_feat'?"),
     (arch_row(network={'type': 'MSRResNet', 'num_feat': 'many'}), 'MSRResNet: '),
