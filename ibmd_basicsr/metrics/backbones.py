@@ -1,7 +1,8 @@
-"""Convolutions of torchvision's AlexNet and VGG16 from local files: no download, no code from a file, no trace in the random state."""
+"""Networks of torchvision and TorchScript from local files: no download, no trace in the random state."""
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +12,44 @@ from torch import Tensor, nn
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_file, load_strictly
 
-VGG16_FILE = 'vgg16-397923af.pth'
-"""torchvision's name of ``VGG16_Weights.IMAGENET1K_V1``."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def find_vgg16(path: str | os.PathLike | None, option: str) -> Path:
-    """Return the file of VGG16 weights: ``path`` if given, else the one in torch's cache (``TORCH_HOME/hub/checkpoints``).
+def find_torchvision(name: str, path: str | os.PathLike | None, option: str) -> Path:
+    """Return the file of a torchvision network's weights: ``path`` if given, else the one in torch's cache.
 
     Args:
-        path: a file; a state dict of the whole network or of its ``features.*`` alone, of any floating type.
+        name: the network's, such as ``vgg16``. In the cache (``TORCH_HOME/hub/checkpoints``) its first weights are looked for,
+            ``IMAGENET1K_V1`` where there are such.
+        path: a file with a state dict, of any floating type.
         option: the name of the option that gives ``path``, for the message.
 
     Raises:
         CheckpointError: there is no such file.
     """
-    found = Path(path or Path(torch.hub.get_dir()) / 'checkpoints' / VGG16_FILE)
+    published = Path(next(iter(torchvision.models.get_model_weights(name))).url).name
+    found = Path(path or Path(torch.hub.get_dir()) / 'checkpoints' / published)
     if not found.is_file():
-        raise CheckpointError(f'{found}: no such weight file; the features of torchvision\'s VGG16 ({VGG16_FILE}) are needed. '
+        raise CheckpointError(f'{found}: no such weight file; torchvision\'s {name} ({published}) is needed. '
                               f'Nothing is downloaded: put the file there, or give its path as {option}.')
     return found
+
+
+def load_script(path: str | os.PathLike, device: str) -> nn.Module:
+    """Read a TorchScript file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f'{path}: no such TorchScript file.')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # torch advises against writing this format, which whoever has only the file cannot follow
+            return torch.jit.load(str(path), map_location=device).eval()
+    except RuntimeError as error:
+        raise CheckpointError(f'{path}: cannot be read as a TorchScript file.') from error
 
 
 def load_features(name: str, weights: str | os.PathLike) -> nn.Sequential:

@@ -14,7 +14,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor, nn
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_file, load_strictly
-from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_vgg16, load_features, to_rgb_batch
+from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_torchvision, load_features, to_rgb_batch
 from ibmd_basicsr.metrics.pairs import crop_pair
 
 SMALLEST = 32
@@ -43,7 +43,7 @@ def calculate_dists(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, vgg
     """
     img, img2 = crop_pair('calculate_dists', img, img2, crop_border, SMALLEST)
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    model = _load(str(find_vgg16(vgg_weights, 'vgg_weights')), str(_find_dists(dists_weights)), device)
+    model = _load(*map(str, find_weights(vgg_weights, dists_weights)), device)
     with torch.no_grad():
         return model(to_rgb_batch(img, device), to_rgb_batch(img2, device)).item()
 
@@ -110,9 +110,20 @@ class DISTS(nn.Module):
         return found
 
 
+def find_weights(vgg_weights: str | os.PathLike | None = None, dists_weights: str | os.PathLike | None = None) -> tuple[Path, Path]:
+    """Return the files of VGG16 and of alpha and beta; arguments as of :func:`calculate_dists`.
+
+    Raises:
+        CheckpointError: one is missing.
+    """
+    return find_torchvision('vgg16', vgg_weights, 'vgg_weights'), _find_dists(dists_weights)
+
+
 def _find_dists(path: str | os.PathLike | None) -> Path:
     """Return the file of alpha and beta: ``path`` if given, else the one of an installed package, found without importing it."""
     if path:
+        if not Path(path).is_file():
+            raise CheckpointError(f'{path}: no such weight file.')
         return Path(path)
     for package, inside in (('DISTS_pytorch', 'weights.pt'), ('torchmetrics', 'functional/image/dists_models/weights.pt')):
         spec = importlib.util.find_spec(package)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from basicsr.utils.registry import Registry
 from torch import Tensor, nn
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError
-from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_vgg16, load_features, to_rgb_batch
+from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_torchvision, load_features, load_script, to_rgb_batch
 from ibmd_basicsr.metrics.lpips_metric import ALEXNET_FEATURES
 
 SET_METRIC_REGISTRY = Registry('set metric')
@@ -28,6 +27,7 @@ EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 SMALLEST = 32
 """Smallest side for which every backbone's features have a pixel left."""
 INCEPTION_FEATURES = 2048
+NAMES = {'alexnet': 'AlexNet', 'vgg16': 'VGG16'}
 BLOCK = 1024
 """Rows of a kernel matrix that are computed at once."""
 
@@ -110,32 +110,35 @@ def build_extractor(features: str = 'alexnet', weights: str | os.PathLike | None
         ValueError: no such network, or ``weights`` beside a TorchScript path.
     """
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if features == 'alexnet':
-        return FeatureExtractor(PooledFeatures(load_features('alexnet', weights or ALEXNET_FEATURES)).to(device), 'AlexNet', device)
-    if features == 'vgg16':
-        return FeatureExtractor(PooledFeatures(load_features('vgg16', find_vgg16(weights, 'weights'))).to(device), 'VGG16', device)
+    file = find_features(features, weights)
+    if features in NAMES:
+        return FeatureExtractor(PooledFeatures(load_features(features, file)).to(device), NAMES[features], device)
+    if features == 'inception':
+        return FeatureExtractor(InceptionFeatures(load_script(file, device)), None, device)
+    return FeatureExtractor(load_script(file, device), file.stem, device)
+
+
+def find_features(features: str = 'alexnet', weights: str | os.PathLike | None = None) -> Path:
+    """Return the file that a feature extractor will be read from; arguments as of :func:`build_extractor`.
+
+    Raises:
+        CheckpointError: the file is missing.
+        ValueError: no such network, or ``weights`` beside a TorchScript path.
+    """
+    if features in NAMES:
+        return find_torchvision(features, weights or (ALEXNET_FEATURES if features == 'alexnet' else None), 'weights')
     if features == 'inception':
         if weights is None:
             raise CheckpointError('features inception: FID\'s Inception network as TorchScript (inception-2015-12-05.pt) is needed. '
                                   'Nothing is downloaded or looked for: give its path as weights.')
-        return FeatureExtractor(InceptionFeatures(_load_script(weights, device)), None, device)
+        if not Path(weights).is_file():
+            raise CheckpointError(f'{weights}: no such TorchScript file.')
+        return Path(weights)
     if not Path(features).is_file():
         raise ValueError(f"features must be 'alexnet', 'vgg16', 'inception' or a TorchScript file, got {features!r}.")
     if weights is not None:
         raise ValueError(f'features {features}: a TorchScript file holds its weights, leave weights out.')
-    return FeatureExtractor(_load_script(features, device), Path(features).stem, device)
-
-
-def _load_script(path: str | os.PathLike, device: str) -> nn.Module:
-    """Read a TorchScript file."""
-    if not Path(path).is_file():
-        raise CheckpointError(f'{path}: no such TorchScript file.')
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # torch advises against writing this format, which whoever has only the file cannot follow
-            return torch.jit.load(str(path), map_location=device).eval()
-    except RuntimeError as error:
-        raise CheckpointError(f'{path}: cannot be read as a TorchScript file.') from error
+    return Path(features)
 
 
 def read_images(root: str | os.PathLike) -> Iterator[np.ndarray]:
@@ -166,14 +169,12 @@ def read_images(root: str | os.PathLike) -> Iterator[np.ndarray]:
         yield image
 
 
-def reference_images(reference: str | os.PathLike | Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-    """Return the images of a reference: those of a folder or LMDB (see :func:`read_images`), or the ones given."""
+def _is_statistics(reference: str | os.PathLike | Iterable[np.ndarray]) -> bool:
+    return isinstance(reference, (str, os.PathLike)) and Path(reference).suffix == '.npz'
+
+
+def _images_of(reference: str | os.PathLike | Iterable[np.ndarray]) -> Iterable[np.ndarray]:
     return read_images(reference) if isinstance(reference, (str, os.PathLike)) else reference
-
-
-def _moments_file(reference: str | os.PathLike | Iterable[np.ndarray]) -> Path | None:
-    """Return the path of a reference that is a file of mean and covariance, else None."""
-    return Path(reference) if isinstance(reference, (str, os.PathLike)) and Path(reference).suffix == '.npz' else None
 
 
 class Moments:
@@ -216,8 +217,8 @@ class FrechetDistance:
     that shrinks with the number of images: compare sets of one size, and have more images than features.
 
     Args:
-        reference: the true images: a folder, a BasicSR LMDB (``*.lmdb``), the images themselves (as :meth:`update` takes them), or an
-            ``.npz`` with ``mu`` and ``sigma`` as pytorch-fid writes it, of the same features.
+        reference: the true images: a folder, a BasicSR LMDB (``*.lmdb``), an ``.npz`` with ``mu`` and ``sigma`` as pytorch-fid
+            writes it, of the same features, or the images themselves, one after the other as :meth:`update` takes them.
         features: see :func:`build_extractor`, or an extractor.
         weights, device: see :func:`build_extractor`.
 
@@ -234,12 +235,12 @@ class FrechetDistance:
         self.reset()
 
     def _read_reference(self, reference: str | os.PathLike | Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        path = _moments_file(reference)
-        if path is None:
+        if not _is_statistics(reference):
             moments = Moments()
-            for image in reference_images(reference):
+            for image in _images_of(reference):
                 moments.update(self.features(image))
             return moments.compute()
+        path = Path(reference)
         with np.load(path) as file:
             if not {'mu', 'sigma'} <= set(file):
                 raise ValueError(f'{path}: must hold mu and sigma, got {", ".join(file)}.')
@@ -250,7 +251,11 @@ class FrechetDistance:
 
     def update(self, images: np.ndarray) -> None:
         """Add restored images (H, W, 3) or (B, H, W, 3), BGR, uint8 or float in [0, 255]."""
-        self.moments.update(self.features(images))
+        self.update_features(self.features(images))
+
+    def update_features(self, features: np.ndarray) -> None:
+        """Add restored images as their features (B, D), float64, which ``features`` has computed."""
+        self.moments.update(features)
 
     def merge(self, other: FrechetDistance) -> None:
         """Add the images that another one with the same features has seen, such as that of another process."""
@@ -300,8 +305,7 @@ class KernelDistance:
     the paper's tables are means over random subsets: the expectation is the same. Features are kept, 8 D bytes an image.
 
     Args:
-        reference: the true images: a folder, a BasicSR LMDB (``*.lmdb``) or the images themselves; mean and covariance would not be
-            enough.
+        reference: the true images, as for :class:`FrechetDistance`; mean and covariance would not be enough.
         features, weights, device: as for :class:`FrechetDistance`.
 
     Raises:
@@ -311,16 +315,20 @@ class KernelDistance:
 
     def __init__(self, reference: str | os.PathLike | Iterable[np.ndarray], features: str | FeatureExtractor = 'alexnet', *,
                  weights: str | os.PathLike | None = None, device: str | None = None):
-        if _moments_file(reference):
+        if _is_statistics(reference):
             raise ValueError(f'{reference}: a kernel distance needs the images, a folder or an LMDB; mu and sigma are not enough.')
         self.features = features if isinstance(features, FeatureExtractor) else build_extractor(features, weights, device)
         self.name = self.features.label('KD', 'KID')
-        self.reference = np.concatenate([self.features(image) for image in reference_images(reference)])
+        self.reference = np.concatenate([self.features(image) for image in _images_of(reference)])
         self.reset()
 
     def update(self, images: np.ndarray) -> None:
         """Add restored images (H, W, 3) or (B, H, W, 3), BGR, uint8 or float in [0, 255]."""
-        self.seen.append(self.features(images))
+        self.update_features(self.features(images))
+
+    def update_features(self, features: np.ndarray) -> None:
+        """Add restored images as their features (B, D), float64, which ``features`` has computed."""
+        self.seen.append(features)
 
     def merge(self, other: KernelDistance) -> None:
         """Add the images that another one with the same features has seen, such as that of another process."""

@@ -113,8 +113,8 @@ def test_missing_weights_are_named_in_one_line(files, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as error:
         calculate_dists(PHOTO, PHOTO, **files | {'vgg_weights': None})
     assert str(error.value) == (
-        f"{tmp_path}/hub/checkpoints/vgg16-397923af.pth: no such weight file; the features of torchvision's VGG16 (vgg16-397923af.pth) are "
-        'needed. Nothing is downloaded: put the file there, or give its path as vgg_weights.')
+        f"{tmp_path}/hub/checkpoints/vgg16-397923af.pth: no such weight file; torchvision's vgg16 (vgg16-397923af.pth) is needed. "
+        'Nothing is downloaded: put the file there, or give its path as vgg_weights.')
     assert list(tmp_path.rglob('*')) == []
     monkeypatch.setattr(dists_metric.importlib.util, 'find_spec', lambda _: None)
     with pytest.raises(CheckpointError, match=r'weights\.pt.*`pip install dists-pytorch`.*give their path as dists_weights'):
