@@ -2,6 +2,7 @@
 import warnings
 
 import cv2
+import lpips
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from basicsr.metrics import calculate_metric
 from tiny import REPOSITORY
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError
+from ibmd_basicsr.metrics.backbones import load_features
 from ibmd_basicsr.metrics.lpips_metric import ALEXNET_FEATURES, _load, calculate_lpips
 
 
@@ -21,6 +23,21 @@ def photo(name: str) -> np.ndarray:
 def test_values_of_the_float32_network(name, sigma, expected):
     image = photo(name)
     assert calculate_lpips(cv2.GaussianBlur(image, (0, 0), sigma), image) == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')  # torchvision's deprecated argument names, inside lpips
+def test_equals_the_package_by_hand():
+    """The package's own path from an array to a distance, with torchvision's AlexNet put into it as its constructor would."""
+    with torch.random.fork_rng():
+        theirs = lpips.LPIPS(net='alex', pnet_rand=True, verbose=False).eval()
+    features = load_features('alexnet', ALEXNET_FEATURES)
+    for name, value in theirs.net.state_dict().items():
+        value.copy_(features.state_dict()[name.partition('.')[2]])
+    image = photo('chelsea')[:96, :128]
+    for sigma in (1, 3):
+        blurred = cv2.GaussianBlur(image, (0, 0), sigma)
+        expected = theirs(*(lpips.im2tensor(x[..., ::-1]) for x in (blurred, image))).item()
+        assert calculate_lpips(blurred, image, device='cpu') == pytest.approx(expected, rel=1e-5)
 
 
 def test_equal_images_are_at_zero_and_channel_order_matters():

@@ -162,6 +162,37 @@ def test_two_halves_merged_are_the_whole(metric, photos):
     assert first.compute() == pytest.approx(whole.compute(), rel=1e-12)
 
 
+@pytest.mark.filterwarnings('ignore:Matrix is singular')  # by features that no crop excites
+def test_frechet_distance_of_photographs_is_that_of_numpy_and_scipy(tmp_path):
+    """From the images to the number, the long way: AlexNet's features, numpy's moments, scipy's square root of the product."""
+    rng = np.random.default_rng(0)
+    photo = cv2.imread(str(REPOSITORY / 'datasets/photos/test/coffee.png'))
+    corners = rng.integers(0, min(photo.shape[:2]) - 32, (300, 2))
+    crops = [photo[y:y + 32, x:x + 32] for y, x in corners]  # more than the 256 features: the covariance is regular
+    blurred = [cv2.GaussianBlur(crop, (0, 0), 1) for crop in crops]
+    metric = FrechetDistance(crops, device='cpu')
+    metric.update(np.stack(blurred))
+    a, b = (metric.features(np.stack(images)) for images in (blurred, crops))
+    covariances = [np.cov(features, rowvar=False) for features in (a, b)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
+    expected = np.sum((a.mean(0) - b.mean(0))**2) + np.trace(sum(covariances) - 2 * root.real)
+    assert metric.compute() == pytest.approx(expected, rel=1e-3) and expected > 1
+
+
+def test_images_are_the_same_reference_as_their_folder(photos):
+    for metric in METRICS:
+        images = gaussian(np.random.default_rng(0), 128, 30)
+        assert fill(metric(read_images(photos), COLOURS), [images]).compute() == fill(metric(photos, COLOURS), [images]).compute()
+
+
+@pytest.mark.parametrize('metric', METRICS)
+def test_features_are_as_good_as_images(metric, photos):
+    images = gaussian(np.random.default_rng(0), 128, 30)
+    given = metric(photos, COLOURS)
+    given.update_features(COLOURS(images))
+    assert given.compute() == fill(metric(photos, COLOURS), [images]).compute()
+
+
 @pytest.mark.parametrize('metric', METRICS)
 def test_reset_forgets_the_images_alone(metric, photos):
     rng = np.random.default_rng(0)
