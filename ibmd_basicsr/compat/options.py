@@ -20,8 +20,8 @@ from ibmd_basicsr.compat.distributed import init_dist
 from ibmd_basicsr.utils.errors import OptionError
 
 NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
-TEXT_KEYS = re.compile(r'name|type|weights|suffix|project|resume_id|codec|kernel|filename_tmpl|backend|(meta_info|dataroot|param_key)\w*|'
-                       r'\w+_(name|path|file|root|dir)')
+TEXT_KEYS = re.compile(r'name|type|weights|reference|features|classifier|labels|suffix|project|resume_id|codec|kernel|filename_tmpl|'
+                       r'backend|(meta_info|dataroot|param_key)\w*|\w+_(name|path|file|root|dir)')
 """Keys whose values are names or paths: they stay text even where they look like a number."""
 
 _texts: dict[str, str] = {}  # option file -> its text, read before the host may move the folder that it lies in

@@ -25,6 +25,7 @@ import ibmd_basicsr.losses  # noqa: F401
 from ibmd_basicsr.bridges import TIME_WEIGHTS, build_bridge, expand_time, interpolate
 from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_strictly, save_atomically
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
+from ibmd_basicsr.models.validation import ShardedValidation
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import gt_to_x_0, lq_to_x_T
 from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
@@ -58,7 +59,7 @@ def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype 
 
 
 @MODEL_REGISTRY.register()
-class BridgeModel(SRModel):
+class BridgeModel(ShardedValidation, SRModel):
     """Trains ``net_g`` to estimate the clean image from bridge samples (bridge matching), and tests it with a sampler.
 
     Reads the option blocks ``bridge``, ``network_g``, ``train`` (``bridge_opt``, ``optim_g``, ``grad_clip``, ``micro_batch``,
@@ -66,6 +67,8 @@ class BridgeModel(SRModel):
     ``val.sampler``. All noise is drawn from one generator per sample, keyed by (manual_seed, iteration, place in the global batch): a
     resumed run repeats the unbroken one, and N ranks see the noise that one process with N times the batch would see.
     """
+
+    draws_noise = True
 
     def __init__(self, opt: dict):
         self.bridge = build_bridge(**opt['bridge'])
@@ -281,13 +284,17 @@ class BridgeModel(SRModel):
         return self.reduce_loss_dict(OrderedDict((name, value.detach().float()) for name, value in self._terms.items()))
 
     # -------------------------------------------------------------------- test
-    def test(self) -> None:
-        """Restore the fed batch with the EMA network (if there is one) and ``val.sampler``."""
+    def test(self, sample: int = 0) -> None:
+        """Restore the fed batch with the EMA network (if there is one) and ``val.sampler``.
+
+        Args:
+            sample: which restoration of each image; another number is another noise.
+        """
         net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
         restorer = Restorer(net=net, bridge=self.bridge, sampler=SamplerOptions(**(self.opt['val'].get('sampler') or {})),
                             scale=self.opt['scale'])
-        self.output = restorer(self.lq, PerImageNoise.for_images(self.opt.get('manual_seed') or 0, self.names), mask=self.mask,
-                               labels=self.labels)
+        noise = PerImageNoise.for_images(self.opt.get('manual_seed') or 0, self.names, sample)
+        self.output = restorer(self.lq, noise, mask=self.mask, labels=self.labels)
 
     # ------------------------------------------------------------ save, resume
     def save_network(self, net, net_label: str, current_iter: int, param_key='params') -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
 from ibmd_basicsr.models.ibmd_model import StudentOptions
+from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth
 from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
@@ -38,7 +39,7 @@ PATH_PREFIXES = ('pretrain_network_', 'param_key_', 'strict_load_')
 
 
 def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = True) -> None:
-    """Complete, then check the parsed options of :data:`OWN_MODELS`; those of other models are left alone.
+    """Complete, then check the parsed options of :data:`OWN_MODELS`; those of other models only get the directions of our metrics.
 
     Args:
         opt: what the host's parser left, changed in place.
@@ -48,6 +49,8 @@ def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = Tr
     Raises:
         OptionError: all problems found, one a line.
     """
+    if isinstance(opt.get('val'), dict):
+        fill_directions(opt['val'].get('metrics'))
     if opt['model_type'] not in OWN_MODELS:
         return
     if auto_gpu and opt['num_gpu'] > 1 and not opt['dist']:
@@ -57,8 +60,6 @@ def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = Tr
         # like the teacher's unless said otherwise; written down, since the host resumes networks that the options name
         opt['network_bridge'] = copy.deepcopy(teacher['network'])
     check_options(opt, this_machine)
-    if opt.get('val') is not None:
-        opt['val'].setdefault('suffix', None)  # the host reads it without a default when it saves test images
 
 
 def check_options(opt: dict[str, Any], this_machine: bool = True) -> None:
@@ -91,7 +92,7 @@ def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
     if training:
         _check_train(opt, ibmd, found)
         _check_logger(opt, found)
-    _check_val(opt, training, bridge, found)
+    _check_val(opt, training, bridge, this_machine, found)
     if training and 'train' not in opt['datasets']:
         found.append('datasets: missing train.')
     for phase in opt['datasets']:
@@ -291,7 +292,7 @@ def _check_logger(opt: dict[str, Any], found: _Problems) -> None:
         found.append('logger.wandb: needs use_tb_logger: true.')
 
 
-def _check_val(opt: dict[str, Any], training: bool, bridge: Bridge | None, found: _Problems) -> None:
+def _check_val(opt: dict[str, Any], training: bool, bridge: Bridge | None, this_machine: bool, found: _Problems) -> None:
     found.keys('val', VAL, ['save_img', 'val_freq'] if training else ['save_img'])
     found.positive('val.val_freq', integer=True)
     sampler = found.block('val.sampler')
@@ -307,15 +308,11 @@ def _check_val(opt: dict[str, Any], training: bool, bridge: Bridge | None, found
         block = found.block(f'val.metrics.{name}')
         if block is None:
             continue
-        if block.get('type') not in METRIC_REGISTRY:
-            known = ', '.join(sorted(METRIC_REGISTRY.keys()))
-            found.append(f'val.metrics.{name}.type: no metric {block.get("type")!r} is registered. Registered: {known}.')
-        elif 'img2' in option_parameters(METRIC_REGISTRY.get(block['type']))[0]:
-            for phase in _phases_without_truth(opt):
-                found.append(f'val.metrics.{name}: {block["type"]} compares with clean images, which datasets.{phase} does not have; '
-                             'leave it out, or give dataroot_gt.')
-        if 'better' in block:
-            found.choice(f'val.metrics.{name}.better', ('higher', 'lower'))
+        problems = metric_problems(f'val.metrics.{name}', block, this_machine)
+        if not problems and needs_truth(block):
+            problems = [f'val.metrics.{name}: {block["type"]} compares with clean images, which datasets.{phase} does not have; '
+                        'leave it out, or give dataroot_gt.' for phase in _phases_without_truth(opt)]
+        found.extend(problems)
 
 
 def _phases_without_truth(opt: dict[str, Any]) -> list[str]:

@@ -33,9 +33,13 @@ class PerImageNoise:
         return cls([torch.Generator(device).manual_seed(seed) for seed in seeds])
 
     @classmethod
-    def for_images(cls, seed: int, names: Sequence[str]) -> PerImageNoise:
-        """Test time: image ``name`` gets the CPU generator of (seed, name), whatever batch it comes in."""
-        return cls.from_seeds([derive_seed('image', seed, name) for name in names])
+    def for_images(cls, seed: int, names: Sequence[str], sample: int = 0) -> PerImageNoise:
+        """Test time: image ``name`` gets the CPU generator of (seed, name), whatever batch it comes in.
+
+        Samples from number 1 on, for several restorations of one image, get the generator of (seed, name, sample).
+        """
+        parts = [sample] if sample else []
+        return cls.from_seeds([derive_seed('image', seed, name, *parts) for name in names])
 
     @classmethod
     def for_training(cls, seed: int, iteration: int, *, batch: int, rank: int = 0, world_size: int = 1,

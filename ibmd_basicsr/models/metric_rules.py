@@ -1,0 +1,114 @@
+"""What a block of ``val.metrics`` may say: the metric functions of BasicSR's registry, set metrics and the diversity of several draws."""
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from ibmd_basicsr.checkpoints.state_dict import CheckpointError
+from ibmd_basicsr.metrics import better_of
+from ibmd_basicsr.metrics.classifier_metric import find_classifier
+from ibmd_basicsr.metrics.dists_metric import find_weights
+from ibmd_basicsr.metrics.diversity import Diversity
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, KernelDistance, find_features
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
+
+FROM_VALIDATION = ('img', 'img2', 'label')
+"""Parameters of metric functions that validation supplies."""
+DIVERSITY = Diversity.__name__
+
+
+def own_options(block: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a metric's block that the metric itself takes."""
+    return {key: value for key, value in block.items() if key not in ('type', 'better')}
+
+
+def fill_directions(metrics: Any) -> None:
+    """Add ``better`` to the blocks of ``val.metrics`` (in place) that lack it and whose direction is known; BasicSR takes ``higher``."""
+    for block in metrics.values() if isinstance(metrics, dict) else ():
+        better = better_of(block.get('type')) if isinstance(block, dict) else None
+        if better is not None and block.get('better') is None:
+            block['better'] = better
+
+
+def metric_problems(path: str, block: dict[str, Any], this_machine: bool = True) -> list[str]:
+    """Return one line for each problem of a metric's block; the images that it will meet are not known here.
+
+    Args:
+        path: of the block, such as ``val.metrics.lpips``.
+        block: the options.
+        this_machine: look for weights and references, too.
+    """
+    kind = block.get('type')
+    target = _target(kind)
+    if target is None:
+        return [_unknown(path, kind)]
+    names, required = option_parameters(target, FROM_VALIDATION)
+    problems = key_problems(path, block, {*names, 'type', 'better'}, [name for name in required if name != 'reference'])
+    better, expected = block.get('better'), better_of(kind)
+    if better is not None and better not in ('higher', 'lower'):
+        problems.append(f"{path}.better: must be one of 'higher', 'lower', got {better!r}.")
+    elif better is not None and expected is not None and better != expected:
+        problems.append(f'{path}.better: {expected} is better for {kind}, got {better!r}; leave it out.')
+    if kind == KernelDistance.__name__ and str(block.get('reference')).endswith('.npz'):
+        problems.append(f'{path}.reference: a kernel distance needs the images, a folder or an LMDB; mu and sigma are not enough.')
+    if kind == DIVERSITY and not problems:
+        try:
+            build_from_options(Diversity, own_options(block), path)
+        except OptionError as error:
+            problems.append(str(error))
+    return problems + (missing_files(path, block) if this_machine and not problems else [])
+
+
+def needs_truth(block: dict[str, Any]) -> bool:
+    """Tell whether the metric of a (correct) block compares with the clean images of the validation set."""
+    if block['type'] in SET_METRIC_REGISTRY:
+        return block.get('reference') is None
+    names, required = option_parameters(_target(block['type']))
+    return 'img2' in required or ('img2' in names and 'label' in names and block.get('labels') is None)
+
+
+def missing_files(path: str, block: dict[str, Any]) -> list[str]:
+    """Return one line for each file that a metric's block (with the right keys) needs and that is not there."""
+    missing = [f'{path}.{key}: {block[key]}: no such file or folder.' for key in ('reference', 'labels')
+               if isinstance(block.get(key), (str, os.PathLike)) and not Path(block[key]).exists()]
+    finder = FINDERS.get(block['type'])
+    if finder is not None:
+        try:
+            finder(**{key: value for key, value in block.items() if key in inspect.signature(finder).parameters})
+        except (TypeError, ValueError) as error:
+            missing.append(f'{path}: {error}')
+    return missing
+
+
+def _target(kind: Any) -> Callable | None:
+    """Return what takes the options of a metric: a function, or the class of a set metric or of the diversity."""
+    if kind == DIVERSITY:
+        return Diversity
+    registry = next((one for one in (METRIC_REGISTRY, SET_METRIC_REGISTRY) if kind in one), None)
+    return registry.get(kind) if registry else None
+
+
+def _unknown(path: str, kind: Any) -> str:
+    known = sorted([*METRIC_REGISTRY.keys(), *SET_METRIC_REGISTRY.keys(), DIVERSITY])
+    near = difflib.get_close_matches(str(kind), known, 1)
+    hint = f', did you mean {near[0]!r}?' if near else '.'
+    return f'{path}.type: no metric {kind!r} is registered{hint} Registered: {", ".join(known)}.'
+
+
+def _find_lpips(weights: str | None = None) -> None:
+    if weights is not None and not Path(weights).is_file():
+        raise CheckpointError(f'{weights}: no such weight file.')
+
+
+FINDERS: dict[str, Callable] = {
+    'calculate_lpips': _find_lpips, 'calculate_dists': find_weights, 'calculate_classifier_accuracy': find_classifier,
+    DIVERSITY: _find_lpips, **dict.fromkeys(SET_METRIC_REGISTRY.keys(), find_features),
+}
+"""Metric -> what finds its weight files, and objects where one is missing."""
