@@ -21,6 +21,7 @@ from ibmd_basicsr.data.degradations import DEGRADATIONS, build_degradation
 from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.bridge_model import autocast_dtype
 from ibmd_basicsr.models.ibmd_model import StudentOptions
+from ibmd_basicsr.models.metric_rules import missing_files
 from ibmd_basicsr.models.option_rules import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MODELS, SCHEDULERS, prepare_options
 from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.restorer import SamplerOptions
@@ -138,13 +139,15 @@ def _build_the_rest(opt: dict[str, Any]) -> None:
 
 
 def _missing_files(opt: dict[str, Any]) -> list[str]:
-    """Return the data and weights that the options name and that are not there, each as ``option: path``."""
+    """Return the data and weights that the options need and that are not there, each as ``option: path`` (and why, for metrics)."""
     paths = {f'datasets.{phase}.{key}': value for phase, block in opt['datasets'].items() for key, value in block.items()
              if key.startswith(('dataroot_', 'meta_info')) or key == 'label_file'}
     paths |= {f'path.{key}': value for key, value in opt['path'].items() if key.startswith(('pretrain_network_', 'resume_state'))}
     if 'teacher' in opt:
         paths['teacher.weights'] = opt['teacher']['weights']
-    return [f'{option}: {path}' for option, path in paths.items() if isinstance(path, str) and not Path(path).exists()]
+    missing = [f'{option}: {path}' for option, path in paths.items() if isinstance(path, str) and not Path(path).exists()]
+    metrics = (opt.get('val') or {}).get('metrics') or {}
+    return missing + [line for name, block in metrics.items() for line in missing_files(f'val.metrics.{name}', block)]
 
 
 # ------------------------------------------------------------------ the parts of the text

@@ -92,7 +92,23 @@ def test_good_options_pass(model, tmp_path):
     ({'val__sampler': {'type': 'heun', 'steps': 5}}, 'val.sampler: sampler.type heun needs a bridge of type VP or VE'),
     ({'network_g__cond_channels': 3}, 'network_g.cond_channels: must be 0 with bridge.conditional: false, got 3'),
     ({'datasets__val__return_gt': False}, 'val.metrics.psnr: calculate_psnr compares with clean images, which datasets.val does not have'),
-    ({'val__metrics__psnr__type': 'calculate_psn'}, "no metric 'calculate_psn' is registered"),
+    ({'val__metrics__psnr__type': 'calculate_psn'}, "no metric 'calculate_psn' is registered, did you mean 'calculate_psnr'?"),
+    ({'val__metrics__psnr__type': 'FrechetDistanc'}, "did you mean 'FrechetDistance'?"),
+    ({'val__metrics__psnr__type': None}, 'val.metrics.psnr.type: no metric None is registered'),
+    ({'val__metrics__psnr': {'type': 'calculate_psnr'}}, "val.metrics.psnr: missing 'crop_border'"),
+    ({'val__metrics__psnr__crop_boarder': 4}, "val.metrics.psnr: unknown key 'crop_boarder', did you mean 'crop_border'?"),
+    ({'val__metrics__psnr__better': 'hihger'}, "val.metrics.psnr.better: must be one of 'higher', 'lower', got 'hihger'"),
+    ({'val__metrics__psnr__better': 'lower'}, "val.metrics.psnr.better: higher is better for calculate_psnr, got 'lower'"),
+    ({'val__metrics__fd': {'type': 'FrechetDistance', 'better': 'higher'}}, 'lower is better for FrechetDistance'),
+    ({'val__metrics__fd': {'type': 'FrechetDistance', 'weigths': 'x'}}, "val.metrics.fd: unknown key 'weigths', did you mean 'weights'?"),
+    ({'val__metrics__fd': {'type': 'FrechetDistance', 'reference': 'nowhere'}}, 'val.metrics.fd.reference: nowhere: no such file'),
+    ({'val__metrics__kd': {'type': 'KernelDistance', 'reference': 'stats.npz'}}, 'val.metrics.kd.reference: a kernel distance needs'),
+    ({'val__metrics__kd': {'type': 'KernelDistance', 'features': 'inception'}}, 'val.metrics.kd: features inception: FID'),
+    ({'val__metrics__lpips': {'type': 'calculate_lpips', 'weights': 'x.pth'}}, 'val.metrics.lpips: x.pth: no such weight file'),
+    ({'val__metrics__dists': {'type': 'calculate_dists', 'vgg_weights': 'x.pth'}}, 'val.metrics.dists: x.pth: no such weight file'),
+    ({'val__metrics__acc': {'type': 'calculate_classifier_accuracy', 'weights': 'x.pth'}}, 'val.metrics.acc: x.pth: no such weight file'),
+    ({'val__metrics__acc': {'type': 'calculate_classifier_accuracy', 'classifier': 'resnt'}}, "or a TorchScript file, got 'resnt'"),
+    ({'val__metrics__div': {'type': 'Diversity', 'samples': 1}}, 'val.metrics.div: samples must be an integer of at least 2, got 1'),
     ({'logger': {'print_freq': 1, 'save_checkpoint_freq': 2}}, "logger: missing 'use_tb_logger'"),
     ({'path__teacher': 'x.pth'}, "path: unknown key 'teacher'"),
     ({'path__experiments_root': None}, 'path.experiments_root: must name a folder'),
@@ -105,6 +121,31 @@ def test_good_options_pass(model, tmp_path):
 def test_each_mistake_is_named(change, message, tmp_path):
     problems = find_problems(parsed(options(tmp_path, 'IBMDModel', **change)))
     assert len(problems) == 1 and message in problems[0], problems
+
+
+@pytest.mark.parametrize('kind', ['calculate_lpips', 'FrechetDistance', 'KernelDistance'])
+def test_metrics_that_compare_need_clean_images(kind, tmp_path):
+    opt = parsed(options(tmp_path, val__metrics={'one': {'type': kind}}, datasets__val__return_gt=False))
+    assert [line.partition(':')[0] for line in find_problems(opt)] == ['val.metrics.one']
+    if kind != 'calculate_lpips':
+        opt['val']['metrics']['one']['reference'] = str(tmp_path)
+        assert find_problems(opt) == []
+
+
+def test_what_is_missing_here_is_no_problem_elsewhere(tmp_path):
+    block = {'type': 'calculate_classifier_accuracy', 'weights': 'x.pth', 'labels': 'x.txt'}
+    opt = parsed(options(tmp_path, val__metrics={'acc': block}))
+    assert len(find_problems(opt)) == 2 and find_problems(opt, this_machine=False) == []
+
+
+@pytest.mark.parametrize('model', ['BridgeModel', 'SRModel'])
+def test_directions_are_filled_in(model, tmp_path):
+    """For BasicSR's own models, too: it takes higher as better where a block does not say."""
+    metrics = {name: {'type': f'calculate_{name}', 'crop_border': 0} for name in ('psnr', 'niqe', 'lpips')}
+    opt = parsed(options(tmp_path, model, val__metrics=metrics | {'fd': {'type': 'FrechetDistance'}}))
+    prepare_options(opt, auto_gpu=False)
+    assert {name: block['better'] for name, block in opt['val']['metrics'].items()} == {
+        'psnr': 'higher', 'niqe': 'lower', 'lpips': 'lower', 'fd': 'lower'}
 
 
 def test_all_problems_come_in_one_message(tmp_path, monkeypatch, capsys):
@@ -127,7 +168,6 @@ def test_what_is_filled_in(tmp_path, monkeypatch):
     assert opt['datasets']['train']['manual_seed'] == opt['datasets']['val']['manual_seed'] == 3
     assert opt['network_bridge'] == opt['teacher']['network'] and opt['network_bridge'] is not opt['teacher']['network']
     assert opt['num_gpu'] in (0, 1)
-    assert opt['val']['suffix'] is None
 
 
 def test_models_of_the_host_are_not_checked(tmp_path, monkeypatch):
