@@ -42,6 +42,15 @@ def changed(old: dict, new: dict, path: str = '') -> dict:
     return found
 
 
+def test_validation_block_of_the_metrics_page():
+    block = yaml.safe_load(re.search(r'```yaml\n(val:.*?)```', (REPOSITORY / 'docs' / 'metrics.md').read_text(), re.DOTALL)[1])
+    opt = paper('sr4x_ibmd')
+    opt['val']['metrics'] = block['val']['metrics']
+    for phase, dataset in opt['datasets'].items():
+        dataset |= {'phase': phase, 'scale': opt['scale']}
+    check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
+
+
 def test_every_block_names_its_files():
     assert len(BLOCKS) == RELEASED.count('```yaml') == 7
 
