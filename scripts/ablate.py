@@ -20,21 +20,21 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
 from tqdm import tqdm
 
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
 from ibmd_basicsr.metrics import BETTER
+from ibmd_basicsr.metrics.diversity import mean_pairwise_lpips
 from ibmd_basicsr.models import build_restorer
-from ibmd_basicsr.reporting.comparison import device_name, measure
+from ibmd_basicsr.reporting.comparison import device_name
 from ibmd_basicsr.reporting.pictures import load_pictures
+from ibmd_basicsr.reporting.quality import default_metrics, measure
 from ibmd_basicsr.reporting.results import ResultStore, file_digest, fingerprint
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import check_keys
@@ -114,16 +114,15 @@ def judge(opt: dict[str, Any], device: torch.device) -> dict[str, float]:
     restorer = build_restorer(network=copy.deepcopy(opt['network_g']), bridge=opt['bridge'], weights=str(student_of(opt)),
                               param_key='params_ema', sampler=dict(opt['val']['sampler']), scale=opt['scale'], device=device)
     border = opt['scale'] if opt['scale'] > 1 else 0
+    metrics = [metric for metric in default_metrics(border, str(device)) if metric.key in MEASURES]
     found: dict[str, list[float]] = {name: [] for name in MEASURES}
     chosen = {'name': opt['name'], 'dataset': copy.deepcopy(opt['datasets']['val']), 'scale': opt['scale']}
     for picture in load_pictures(chosen, None):
         given = {name: None if value is None else value.to(device) for name, value in (('mask', picture.mask), ('labels', picture.labels))}
         draws = [tensor2img(restorer(picture.lq.to(device), PerImageNoise.for_images(draw, [picture.name]), **given))
                  for draw in range(DRAWS)]
-        values = measure(draws[0], tensor2img(picture.gt), border, str(device))
-        values['diversity'] = statistics.fmean(
-            calculate_metric({'img': one, 'img2': other}, {'type': 'calculate_lpips', 'crop_border': border, 'device': str(device)})
-            for one, other in combinations(draws, 2))
+        values = measure(draws[0], tensor2img(picture.gt), metrics)
+        values['diversity'] = mean_pairwise_lpips(draws, crop_border=border, device=str(device))
         for name in MEASURES:
             found[name].append(values[name])
     return {name: statistics.fmean(values) for name, values in found.items()}

@@ -51,7 +51,7 @@ def test_a_tiny_ablation(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('PYTHONPATH', str(REPOSITORY))
     monkeypatch.setattr(sys, 'argv', ['ablate.py', str(tmp_path / 'tiny.yml'), '--jobs', '2'])
     monkeypatch.setattr(ablate, 'measure', lambda *_: {'lpips': 0.5, 'texture_distance': 1.0, 'psnr': 20.0})
-    monkeypatch.setattr(ablate, 'calculate_metric', lambda *_: 0.25)
+    monkeypatch.setattr(ablate, 'mean_pairwise_lpips', lambda *_, **__: 0.25)
     monkeypatch.chdir(tmp_path)
     assert ablate.main() == 1
     text = (tmp_path / 'results/tiny/table.md').read_text()
