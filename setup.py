@@ -43,7 +43,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['ibmd_basicsr', 'ibmd_basicsr.*']),
-    package_data={'ibmd_basicsr.metrics': ['weights/*.pth', 'weights/*.md']},
+    package_data={'ibmd_basicsr.metrics': ['weights/*.pth', 'weights/*.md'], 'ibmd_basicsr.reporting': ['report_page/*']},
     install_requires=INSTALL_REQUIRES,
     extras_require={
         'basicsr': BASICSR,

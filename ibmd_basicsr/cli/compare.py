@@ -27,6 +27,7 @@ several test sets: `datasets: [{name: Set5, type: ...}, ...]` in the place of `d
 
 outputs, in the folder of the option file's `output` (relative to the project root) or of -o:
   table.md             means over the images, with the machine and the weights; a table for each test set
+  report.html          all of it as one page for a browser: sortable table, plots, slider between pictures; needs no network
   grid.png             pictures of the first images; with several test sets grid_SET.png
   results.csv          one line a restorer and image: calls, GFLOPs, seconds, memory (GPU), parameters, quality
   summary.csv          one line a restorer and test set: the same, and the metrics of whole sets

@@ -29,11 +29,21 @@ def most_detailed(image: np.ndarray, size: int) -> tuple[int, int, int]:
         image: (H, W, 3), any channel order.
         size: wanted side in pixels.
     """
-    side = min(size, *image.shape[:2])
     values = image.astype(np.float64)
     energy = np.zeros(image.shape[:2])
     energy[:-1] += np.square(np.diff(values, axis=0)).sum(-1)
     energy[:, :-1] += np.square(np.diff(values, axis=1)).sum(-1)
+    return densest_square(energy, size)
+
+
+def densest_square(energy: np.ndarray, size: int) -> tuple[int, int, int]:
+    """Return (top, left, side) of the square with the largest sum; ``side`` is ``size`` or the shorter side, if that is less.
+
+    Args:
+        energy: (H, W) float64.
+        size: wanted side in pixels.
+    """
+    side = min(size, *energy.shape)
     total = cv2.integral(energy)
     sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
     top, left = np.unravel_index(np.argmax(sums), sums.shape)

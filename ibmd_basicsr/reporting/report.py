@@ -1,24 +1,28 @@
-"""What a comparison leaves: results.csv, summary.csv, table.md and grid.png."""
+"""What a comparison leaves: results.csv, summary.csv, table.md, picture grids and report.html."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from basicsr.utils import tensor2img
 
 from ibmd_basicsr.reporting.comparison import ORIGIN_KEYS, RESTORED_KEYS, Comparison, device_name
 from ibmd_basicsr.reporting.grid import Cell, picture_grid
-from ibmd_basicsr.reporting.pictures import ImageSet
+from ibmd_basicsr.reporting.html_report import Report, ReportImage, ReportOptions, TestSet, write_html
+from ibmd_basicsr.reporting.peers import InputRestorer
+from ibmd_basicsr.reporting.pictures import ImageSet, Picture
 from ibmd_basicsr.reporting.quality import METRICS, Metric
 from ibmd_basicsr.reporting.tables import Column, markdown_table, mean, median, write_csv
 
 
 def write_report(comparison: Comparison, command: str, failures: dict[str, str]) -> str:
-    """Write results.csv, summary.csv, table.md and the picture grids; return the text for the terminal.
+    """Write results.csv, summary.csv, table.md, the picture grids and report.html; return the text for the terminal.
 
     Args:
         comparison: after its run.
@@ -42,6 +46,9 @@ def write_report(comparison: Comparison, command: str, failures: dict[str, str])
     for image_set in comparison.sets:
         if image_set.complete():
             places.append(f'pictures: {_draw_grid(comparison, image_set)}')
+    if any(means.values()):
+        _write_page(comparison, command, failures, means)
+        places.append(f'report:   {comparison.output / "report.html"}')
     return '\n'.join([table, '', *places, ''])
 
 
@@ -123,3 +130,26 @@ def _draw_grid(comparison: Comparison, image_set: ImageSet) -> Path:
     path = comparison.output / ('grid.png' if len(comparison.sets) == 1 else f'grid_{image_set.name}.png')
     cv2.imwrite(str(path), grid, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     return path
+
+
+def _write_page(comparison: Comparison, command: str, failures: dict[str, str], means: dict[str, dict[str, dict[str, Any]]]) -> None:
+    sets = []
+    for image_set in comparison.sets:
+        complete = image_set.complete()
+        images = [ReportImage(picture.name, {name: records[number] for name, records in complete.items()},
+                              _pictures(comparison, image_set, picture, complete), tensor2img(picture.gt))
+                  for number, picture in enumerate(image_set.pictures)]
+        sets.append(TestSet(image_set.name, means[image_set.name], images))
+    write_html(comparison.output / 'report.html', Report(
+        title=comparison.opt['name'], date=date.today().isoformat(), command=command, columns=_columns(comparison), sets=sets,
+        notes=[note.removeprefix('* ') for note in _notes(comparison, command) if note and command not in note],
+        warnings=[f'{name} failed: {message}' for name, message in failures.items()],
+        options=ReportOptions(**(comparison.opt.get('report') or {}))))
+
+
+def _pictures(comparison: Comparison, image_set: ImageSet, picture: Picture, names: Iterable[str]) -> dict[str, Path | np.ndarray]:
+    """Return the restored pictures of the rows ``names``, and the input where none of them is it."""
+    pictures = {name: comparison.image_path(image_set, name, picture.name) for name in names}
+    if any(row.kind == 'input' and row.name in pictures for row in comparison.rows) or 'input' in pictures:
+        return pictures
+    return {'input': tensor2img(InputRestorer(comparison.opt['scale'])(picture.lq, None)), **pictures}

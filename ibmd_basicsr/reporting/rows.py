@@ -11,12 +11,13 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
+from ibmd_basicsr.reporting.html_report import ReportOptions
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys, option_parameters
 
 KEYS = {'name', 'scale', 'manual_seed', 'crop_border', 'output', 'dataset', 'datasets', 'metrics', 'restorers', 'speed_reference', 'grid',
-        'tile', 'tile_pad'}
+        'report', 'tile', 'tile_pad'}
 TILE_KEYS = {'tile', 'tile_pad'}
 ROW_KEYS = {
     'input': {'name', 'kind'},
@@ -78,6 +79,7 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
     """
     check_keys('', opt, KEYS, ('name', 'scale', 'output', 'restorers'))
     check_keys('grid', opt.get('grid') or {}, GRID_KEYS)
+    build_from_options(ReportOptions, opt.get('report') or {}, 'report')
     if not isinstance(opt['scale'], int) or opt['scale'] < 1:
         raise OptionError(f'scale: must be a positive integer, got {opt["scale"]!r}.')
     if not isinstance(opt['restorers'], list) or not opt['restorers']:

@@ -1,5 +1,7 @@
 """The comparison from option file to table, with restorers whose results can be written down."""
 import csv
+import json
+import re
 import subprocess
 import sys
 
@@ -99,7 +101,11 @@ def test_table_pictures_and_means(bench, tmp_path):
         psnr = np.mean([float(r['psnr']) for r in records if r['row'] == row])
         assert cells[row][0] == str(count) and cells[row][4] == f'{psnr:.2f}'
     assert cells['teacher@4'][3] == '1.0' and cells['input'][3] == ''
-    assert 'teacher@4' in out and 'grid.png' in out
+    assert 'teacher@4' in out and 'grid.png' in out and 'report:   out/report.html' in out
+    page = (tmp_path / 'out/report.html').read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
+    assert [picture['name'] for picture in data['sets'][0]['images'][1]['pictures']] == [*[*cells][2:], 'ground truth']
+    assert data['columns'][4]['key'] == 'psnr' and f'{data["sets"][0]["rows"][3]["values"][4]:.2f}' == cells['student'][4]
     assert cv2.imread(str(tmp_path / 'out/grid.png')).shape == (28 + 40 + 2 * (41 + 6 + 48 + 44 + 6), 28 + 5 * 54 - 6, 3)
 
 
@@ -142,6 +148,8 @@ def with_row(number, **changes):
     (plan(scale=0), 'scale: must be a positive integer, got 0.'),
     (plan(speed_reference='teacher'), "speed_reference: no row 'teacher'. Rows: input, teacher@2, teacher@4, student."),
     (plan(grid={'colums': []}), "grid: unknown key 'colums', did you mean 'columns'?"),
+    (plan(report={'image': 3}), "report: unknown key 'image', did you mean 'images'?"),
+    (plan(report={'crop': 0}), 'report: crop must be a whole number from 8, got 0.'),
     (plan(dataset={'type': 'DegradedImages'}), "dataset: "),
     (with_row(0, weights='x'), "restorers[0] (input): unknown key 'weights'"),
     (with_row(1, kind='bridges'), "must be one of 'input', 'bridge', 'arch', 'spandrel', got 'bridges'"),
