@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | test-stock | lint | clean      PYTHON=python3.12 and VENV=/elsewhere choose interpreter and place
+# make setup | demo | test | test-slow | test-browser | test-stock | lint | clean      PYTHON=python3.12 and VENV=/elsewhere choose interpreter and place
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ EXTRAS := basicsr,test,report,dev
 # threads fight over two cores, and small networks gain nothing from them
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-stock lint clean help
+.PHONY: setup demo test test-slow test-browser test-stock lint clean help
 
 help:
 	@head -1 Makefile
@@ -25,10 +25,15 @@ demo: setup
 	$(BIN)/python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml
 
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow"
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not browser"
 
 test-slow: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]  # 5: there are none
+
+# The page that compare writes, in a real browser. Needs chromium and its driver: apt-get install chromium chromium-driver
+test-browser: setup
+	$(BIN)/python -m pip install --quiet -e '.[browser]'
+	$(TEST_ENV) $(BIN)/python -m pytest -m browser
 
 # What touches the host once more, with the release of BasicSR that the package index serves (2022) instead of its later source.
 STOCK := $(abspath $(VENV))/basicsr-1.4.2

@@ -27,6 +27,7 @@ METRICS = ['dists-pytorch>=0.1']  # alpha and beta of calculate_dists, and the n
 PEERS = ['spandrel>=0.4']  # reads other people's restorers (.pth, .safetensors) for rows of kind spandrel in comparisons
 TEST = ['pytest>=8', *METRICS, *PEERS]
 REPORT = ['matplotlib>=3.7']  # training curves
+BROWSER = ['selenium>=4.20']  # drives chromium over the page of compare; `make test-browser` alone
 ONNX = [
     'onnx>=1.16',  # the exported graph
     'onnxruntime>=1.18',  # runs it for the comparison with torch
@@ -52,6 +53,7 @@ setup(
         'peers': PEERS,
         'report': REPORT,
         'onnx': ONNX,
+        'browser': BROWSER,
         'dev': [*BASICSR, *TEST, *REPORT, 'ruff>=0.6'],
     },
     classifiers=[
