@@ -6,6 +6,7 @@ const $ = id => document.getElementById(id);
 const ARROWS = {higher: ' ↑', lower: ' ↓'};
 const SHAPES = ['circle', 'square', 'diamond', 'triangle'];
 const COLOURS = 8;
+const CROWD = 8;  // points of a plot
 const directed = data.columns.filter(column => column.better);
 const state = {set: 0, sort: null, image: 0, left: null, right: null, split: 50, focus: null};
 
@@ -96,10 +97,11 @@ function drawHead() {
     const rows = current().rows.filter(row => valueOf(row.values, column) !== null);
     if (rows.length < 2) return [];
     const best = rows.reduce((a, b) => compareQuality(valueOf(a.values, column), valueOf(b.values, column), column) <= 0 ? a : b);
+    const ties = rows.filter(row => valueOf(row.values, column) === valueOf(best.values, column)).length - 1;
     return [el('div', {}, [
       el('dt', {textContent: `best ${heading(column)}`}),
       el('dd', {}, [el('span', {className: 'value', textContent: format(valueOf(best.values, column), column)}),
-        el('span', {className: 'name', title: best.name}, named(best.name))])])];
+        el('span', {className: 'name', title: best.name}, [...named(best.name), ties ? ` and ${ties} more` : ''])])])];
   }));
 }
 
@@ -314,7 +316,7 @@ function labelsOf(points, inner, kept) {
   pen.font = `12.5px ${getComputedStyle(document.body).fontFamily}`;
   const nodes = [];
   for (const point of points) {
-    const text = shortened(point.row.name);
+    const text = labelOf(point, points);
     const [w, h] = [pen.measureText(text).width + 4, 15];
     let best = null;
     for (const distance of [10, 22, 36]) {
@@ -337,7 +339,11 @@ function labelsOf(points, inner, kept) {
   return nodes;
 }
 
-function shortened(name) {
+/** The name; in a crowd only @N where the family has its name at its least N already. */
+function labelOf(point, points) {
+  const first = points.every(other => other.family !== point.family || other.steps >= point.steps);
+  if (points.length > CROWD && !first) return `@${point.steps}`;
+  const name = point.row.name;
   return name.length > 24 ? `${name.slice(0, 14)}…${name.slice(-8)}` : name;
 }
 
