@@ -171,10 +171,10 @@ def main() -> int:
             failures[opt['name']] = failure
             return None
         key = fingerprint(opt, file_digest(student_of(opt)), DRAWS)
-        record = store.get(variant, str(seed), key)
+        record = store.get(opt['datasets']['val']['name'], variant, str(seed), key)
         if record is None:
-            record = {'row': variant, 'image': str(seed), 'fingerprint': key, 'seconds': seconds_of(opt, output / 'runs'),
-                      **judge(opt, device)}
+            record = {'dataset': opt['datasets']['val']['name'], 'row': variant, 'image': str(seed), 'fingerprint': key,
+                      'seconds': seconds_of(opt, output / 'runs'), **judge(opt, device)}
             store.add(record)
         return record
 
