@@ -1,8 +1,8 @@
 """Render pairs of surface normals and pictures of made-up rooms: a small ray caster in NumPy, no model or download needed.
 
-    python scripts/render_normals.py --out datasets/normals --train 96 --test 24 --seed 0
+    python scripts/render_normals.py --out datasets/normals --train 96 --test 24 --tune 12 --seed 0
 
-writes OUT/train and OUT/test, each with the folders `normal` and `picture`, which hold the same names, as BasicSR's PairedImageDataset
+writes OUT/train, OUT/test and OUT/tune (to choose settings on), each with the folders `normal` and `picture`, which hold the same names, as BasicSR's PairedImageDataset
 wants them. A room is a box seen from inside, with boxes, tables, spheres, pictures, doors and rugs; colours are drawn or are crops of
 the photographs of --photos. Shading: a ball of light with soft shadows, ambient light, Lambert and a little Blinn-Phong.
 
@@ -464,6 +464,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--photos', type=Path, default=Path('datasets/photos/train'), help='photographs (default: %(default)s)')
     parser.add_argument('--train', type=int, default=96, metavar='N', help='scenes for training (default: %(default)s)')
     parser.add_argument('--test', type=int, default=24, metavar='N', help='scenes for testing (default: %(default)s)')
+    parser.add_argument('--tune', type=int, default=12, metavar='N', help='scenes to choose settings on (default: %(default)s)')
     parser.add_argument('--size', type=int, default=128, metavar='PIXELS', help='side of the pictures (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='other seeds, other rooms (default: %(default)s)')
     args = parser.parse_args(arguments)
@@ -472,9 +473,9 @@ def main(arguments: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    jobs = [(split, number) for split, count in (('train', args.train), ('test', args.test)) for number in range(count)]
+    jobs = [(split, number) for split, count in (('train', args.train), ('test', args.test), ('tune', args.tune)) for number in range(count)]
     for split, number in tqdm(jobs, unit='scene', dynamic_ncols=True):
-        scene = make_scene(photographs, np.random.default_rng([args.seed, ('train', 'test').index(split), number]))
+        scene = make_scene(photographs, np.random.default_rng([args.seed, ('train', 'test', 'tune').index(split), number]))
         picture, normals = render(scene, args.size)
         for name, image in (('picture', picture), ('normal', encode(normals))):
             file = args.out / split / name / f'{number:03d}.png'

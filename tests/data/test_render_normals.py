@@ -44,13 +44,13 @@ def run(script, photos, out, *arguments) -> dict[str, bytes]:
 
 
 def test_script_is_deterministic_and_seeds_and_splits_differ(script, photos, tmp_path):
-    first = run(script, photos, tmp_path / 'a', '--train', '2', '--test', '1')
+    first = run(script, photos, tmp_path / 'a', '--train', '2', '--test', '1', '--tune', '0')
     assert list(first) == [f'{split}/{kind}/{number}.png' for split, numbers in (('test', ['000']), ('train', ['000', '001']))
                            for kind in ('normal', 'picture') for number in numbers]
-    assert run(script, photos, tmp_path / 'b', '--train', '2', '--test', '1') == first
+    assert run(script, photos, tmp_path / 'b', '--train', '2', '--test', '1', '--tune', '0') == first
     # a scene does not depend on how many there are
-    assert run(script, photos, tmp_path / 'c', '--train', '1', '--test', '0').items() <= first.items()
-    other = run(script, photos, tmp_path / 'd', '--train', '1', '--test', '0', '--seed', '1')
+    assert run(script, photos, tmp_path / 'c', '--train', '1', '--test', '0', '--tune', '0').items() <= first.items()
+    other = run(script, photos, tmp_path / 'd', '--train', '1', '--test', '0', '--tune', '0', '--seed', '1')
     assert len({other['train/normal/000.png'], first['train/normal/000.png'], first['train/normal/001.png'],
                 first['test/normal/000.png']}) == 4
 
@@ -142,12 +142,12 @@ def test_help_shows_an_example(script, capsys):
     with pytest.raises(SystemExit) as stop:
         script.main(['--help'])
     assert stop.value.code == 0
-    assert 'python scripts/render_normals.py --out datasets/normals --train 96 --test 24 --seed 0' in capsys.readouterr().out
+    assert 'python scripts/render_normals.py --out datasets/normals --train 96 --test 24 --tune 12 --seed 0' in capsys.readouterr().out
 
 
 # ---- the pairs of the repository
 
-@pytest.mark.parametrize('split, count', [('train', 96), ('test', 24)])
+@pytest.mark.parametrize('split, count', [('train', 96), ('test', 24), ('tune', 12)])
 def test_basicsr_reads_the_shipped_pairs(split, count):
     pairs = build_dataset({'name': 'normals', 'type': 'PairedImageDataset', 'phase': 'val', 'scale': 1, 'io_backend': {'type': 'disk'},
                            'dataroot_lq': str(SHIPPED / split / 'normal'), 'dataroot_gt': str(SHIPPED / split / 'picture')})
