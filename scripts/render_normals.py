@@ -2,9 +2,10 @@
 
     python scripts/render_normals.py --out datasets/normals --train 96 --test 24 --tune 12 --seed 0
 
-writes OUT/train, OUT/test and OUT/tune (to choose settings on), each with the folders `normal` and `picture`, which hold the same names, as BasicSR's PairedImageDataset
-wants them. A room is a box seen from inside, with boxes, tables, spheres, pictures, doors and rugs; colours are drawn or are crops of
-the photographs of --photos. Shading: a ball of light with soft shadows, ambient light, Lambert and a little Blinn-Phong.
+writes OUT/train, OUT/test and OUT/tune (to choose settings on), each with the folders `normal` and `picture`, which hold the same names,
+as BasicSR's PairedImageDataset wants them. A room is a box seen from inside, with boxes, tables, spheres, pictures, doors and rugs; colours
+are drawn or are crops of the photographs of --photos. Shading: a ball of light with soft shadows, ambient light, Lambert and a little
+Blinn-Phong.
 
 Axes are x right, y up, z towards the viewer, in the world and in the camera. Normals are written in camera space, (n + 1) / 2 in RGB: a
 floor seen level is green, a wall seen from the front blue. Deterministic: each scene depends on the seed, its folder and its number alone.
@@ -473,9 +474,10 @@ def main(arguments: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    jobs = [(split, number) for split, count in (('train', args.train), ('test', args.test), ('tune', args.tune)) for number in range(count)]
+    scenes = {'train': args.train, 'test': args.test, 'tune': args.tune}
+    jobs = [(split, number) for split, count in scenes.items() for number in range(count)]
     for split, number in tqdm(jobs, unit='scene', dynamic_ncols=True):
-        scene = make_scene(photographs, np.random.default_rng([args.seed, ('train', 'test', 'tune').index(split), number]))
+        scene = make_scene(photographs, np.random.default_rng([args.seed, list(scenes).index(split), number]))
         picture, normals = render(scene, args.size)
         for name, image in (('picture', picture), ('normal', encode(normals))):
             file = args.out / split / name / f'{number:03d}.png'
