@@ -28,6 +28,8 @@ SMALLEST = 32
 """Smallest side for which every backbone's features have a pixel left."""
 INCEPTION_FEATURES = 2048
 NAMES = {'alexnet': 'AlexNet', 'vgg16': 'VGG16'}
+PATCHES_AT_ONCE = 32
+"""Patches that go through a feature network together, so that large images do not fill the memory."""
 BLOCK = 1024
 """Rows of a kernel matrix that are computed at once."""
 
@@ -40,31 +42,57 @@ class FeatureExtractor:
         name: such as ``AlexNet``: distances are called ``FD-AlexNet`` and ``KD-AlexNet``. None is for the Inception network of the
             published FID and KID alone, whose distances may be called so.
         device: where the network lies.
+        patch: side of the square patches that images are cut into, each with features of its own; None: whole images.
+
+    Raises:
+        ValueError: ``patch`` is not an integer of at least :data:`SMALLEST`.
     """
 
-    def __init__(self, network: Callable[[Tensor], Tensor], name: str | None, device: str = 'cpu'):
+    def __init__(self, network: Callable[[Tensor], Tensor], name: str | None, device: str = 'cpu', patch: int | None = None):
+        if patch is not None and (not isinstance(patch, int) or isinstance(patch, bool) or patch < SMALLEST):
+            raise ValueError(f'patch must be an integer of at least {SMALLEST}, got {patch!r}.')
         self.network = network
         self.name = name
         self.device = device
+        self.patch = patch
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return features (B, D), float64, of images (H, W, 3) or (B, H, W, 3), BGR, uint8 or float in [0, 255].
 
+        With ``patch``, (B P, D): P patches side by side from the upper left of each image; what is left at the right and the bottom is
+        left out.
+
         Raises:
-            ValueError: another shape, or the network's features are not (B, D).
+            ValueError: another shape, an image smaller than a patch, or the network's features are not (B, D).
         """
         if images.ndim not in (3, 4) or images.shape[-1] != 3:
             raise ValueError(f'images must be (H, W, 3) or (B, H, W, 3), got {images.shape}.')
         batch = to_rgb_batch(images, self.device)
+        if self.patch is not None:
+            batch = cut_patches(batch, self.patch)
         with torch.no_grad():
-            features = self.network(batch)
+            features = torch.cat([self.network(part) for part in batch.split(PATCHES_AT_ONCE)]) if self.patch else self.network(batch)
         if features.ndim != 2 or len(features) != len(batch):
             raise ValueError(f'a feature extractor must return (B, D), got {tuple(features.shape)} for {len(batch)} images.')
         return features.double().cpu().numpy()
 
     def label(self, short: str, published: str) -> str:
         """Return the name of a distance: ``published`` if the features are those of the publication, else with the network's name."""
-        return published if self.name is None else f'{short}-{self.name}'
+        name = published if self.name is None else f'{short}-{self.name}'
+        return name if self.patch is None else f'{name}/{self.patch}'
+
+
+def cut_patches(batch: Tensor, side: int) -> Tensor:
+    """Cut (B, C, H, W) into the P = (H // side) (W // side) squares of each image, row by row: (B P, C, side, side).
+
+    Raises:
+        ValueError: no square fits.
+    """
+    height, width = batch.shape[-2:]
+    if min(height, width) < side:
+        raise ValueError(f'patches of {side} pixels do not fit into an image of {width}x{height}.')
+    squares = batch.unfold(2, side, side).unfold(3, side, side)  # (B, C, rows, columns, side, side)
+    return squares.permute(0, 2, 3, 1, 4, 5).reshape(-1, batch.shape[1], side, side)
 
 
 class PooledFeatures(nn.Module):
@@ -95,7 +123,8 @@ class InceptionFeatures(nn.Module):
         return features
 
 
-def build_extractor(features: str = 'alexnet', weights: str | os.PathLike | None = None, device: str | None = None) -> FeatureExtractor:
+def build_extractor(features: str = 'alexnet', weights: str | os.PathLike | None = None, device: str | None = None,
+                    patch: int | None = None) -> FeatureExtractor:
     """Build a feature extractor from local files.
 
     Args:
@@ -104,18 +133,19 @@ def build_extractor(features: str = 'alexnet', weights: str | os.PathLike | None
             is code: use files of people you trust.
         weights: file of the named network. ``vgg16``: default torch's cache. ``inception``: needed. Not for a TorchScript path.
         device: where to run; default the GPU if there is one.
+        patch: see :class:`FeatureExtractor`.
 
     Raises:
         CheckpointError: a file is missing or damaged.
-        ValueError: no such network, or ``weights`` beside a TorchScript path.
+        ValueError: no such network, ``weights`` beside a TorchScript path, or a wrong ``patch``.
     """
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     file = find_features(features, weights)
     if features in NAMES:
-        return FeatureExtractor(PooledFeatures(load_features(features, file)).to(device), NAMES[features], device)
+        return FeatureExtractor(PooledFeatures(load_features(features, file)).to(device), NAMES[features], device, patch)
     if features == 'inception':
-        return FeatureExtractor(InceptionFeatures(load_script(file, device)), None, device)
-    return FeatureExtractor(load_script(file, device), file.stem, device)
+        return FeatureExtractor(InceptionFeatures(load_script(file, device)), None, device, patch)
+    return FeatureExtractor(load_script(file, device), file.stem, device, patch)
 
 
 def find_features(features: str = 'alexnet', weights: str | os.PathLike | None = None) -> Path:
@@ -221,6 +251,7 @@ class FrechetDistance:
             writes it, of the same features, or the images themselves, one after the other as :meth:`update` takes them.
         features: see :func:`build_extractor`, or an extractor.
         weights, device: see :func:`build_extractor`.
+        patch: cut images into squares of so many pixels, so that a few large images are a few hundred small ones; default whole images.
 
     Raises:
         CheckpointError: a weight file is missing or damaged.
@@ -228,8 +259,8 @@ class FrechetDistance:
     """
 
     def __init__(self, reference: str | os.PathLike | Iterable[np.ndarray], features: str | FeatureExtractor = 'alexnet', *,
-                 weights: str | os.PathLike | None = None, device: str | None = None):
-        self.features = features if isinstance(features, FeatureExtractor) else build_extractor(features, weights, device)
+                 weights: str | os.PathLike | None = None, device: str | None = None, patch: int | None = None):
+        self.features = features if isinstance(features, FeatureExtractor) else build_extractor(features, weights, device, patch)
         self.name = self.features.label('FD', 'FID')
         self.reference = self._read_reference(reference)
         self.reset()
@@ -306,7 +337,7 @@ class KernelDistance:
 
     Args:
         reference: the true images, as for :class:`FrechetDistance`; mean and covariance would not be enough.
-        features, weights, device: as for :class:`FrechetDistance`.
+        features, weights, device, patch: as for :class:`FrechetDistance`.
 
     Raises:
         CheckpointError: a weight file is missing or damaged.
@@ -314,10 +345,10 @@ class KernelDistance:
     """
 
     def __init__(self, reference: str | os.PathLike | Iterable[np.ndarray], features: str | FeatureExtractor = 'alexnet', *,
-                 weights: str | os.PathLike | None = None, device: str | None = None):
+                 weights: str | os.PathLike | None = None, device: str | None = None, patch: int | None = None):
         if _is_statistics(reference):
             raise ValueError(f'{reference}: a kernel distance needs the images, a folder or an LMDB; mu and sigma are not enough.')
-        self.features = features if isinstance(features, FeatureExtractor) else build_extractor(features, weights, device)
+        self.features = features if isinstance(features, FeatureExtractor) else build_extractor(features, weights, device, patch)
         self.name = self.features.label('KD', 'KID')
         self.reference = np.concatenate([self.features(image) for image in _images_of(reference)])
         self.reset()

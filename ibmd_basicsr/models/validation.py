@@ -55,7 +55,7 @@ class Judges:
         self.labels = {name: read_labels(Path(block['labels']), image_keys(dataset)) for name, block in blocks.items()
                        if block.get('labels') is not None}
         self.diversity = {name: Diversity(**own_options(block)) for name, block in blocks.items() if block['type'] == DIVERSITY}
-        self.extractors = {name: _extractor(block.get('features', 'alexnet'), block.get('weights'), block.get('device'))
+        self.extractors = {name: _extractor(block.get('features', 'alexnet'), block.get('weights'), block.get('device'), block.get('patch'))
                            for name, block in blocks.items() if block['type'] in SET_METRIC_REGISTRY}
         self.draws = max((one.samples for one in self.diversity.values()), default=1)
         self._sets: dict[str, Any] = {}
@@ -135,9 +135,9 @@ class Judges:
 
 
 @cache
-def _extractor(features: str, weights: str | None, device: str | None) -> FeatureExtractor:
+def _extractor(features: str, weights: str | None, device: str | None, patch: int | None) -> FeatureExtractor:
     """Build each extractor once per process, whatever number of metrics and data sets use it."""
-    return build_extractor(features, weights, device)
+    return build_extractor(features, weights, device, patch)
 
 
 def image_keys(dataset: Dataset) -> list[str]:

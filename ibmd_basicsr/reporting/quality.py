@@ -119,10 +119,15 @@ def _read_metric(block: Any, path: str, defaults: dict[str, Any]) -> Metric:
                   better=block.get('better', BETTER.get(short)), options=options, of_sets=of_sets)
 
 
+def _probe_side(options: dict[str, Any]) -> int:
+    patch = options.get('patch')
+    return max(PROBE, patch) if isinstance(patch, int) else PROBE
+
+
 def _try_metric(kind: str, options: dict[str, Any], of_sets: bool, path: str) -> str | None:
     """Compute a metric of small images: better to fail now than after hours of restoring. Return the name of a set metric."""
     border = 2 * options.get('crop_border', 0)
-    height, width = (side + border for side in ((NIQE_BLOCK, 2 * NIQE_BLOCK) if kind == 'calculate_niqe' else (PROBE, PROBE)))
+    height, width = (side + border for side in ((NIQE_BLOCK, 2 * NIQE_BLOCK) if kind == 'calculate_niqe' else 2 * [_probe_side(options)]))
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     try:
         if of_sets:

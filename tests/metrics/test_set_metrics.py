@@ -340,3 +340,28 @@ class TestExtractors:
 
 def test_registered_apart_from_the_functions_of_one_image():
     assert sorted(SET_METRIC_REGISTRY.keys()) == ['FrechetDistance', 'KernelDistance']
+
+
+@pytest.mark.parametrize('metric', [FrechetDistance, KernelDistance])
+def test_patches_are_images_of_their_own(metric):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 70, 100, 3), np.uint8)
+    others = rng.integers(0, 200, (4, 70, 100, 3), np.uint8)
+    # two rows of three squares of 32 pixels; six rows and four columns are left out
+    squares = [image[32 * row:32 * row + 32, 32 * column:32 * column + 32] for image in others for row in range(2) for column in range(3)]
+    whole = metric(images, patch=32, device='cpu')
+    assert whole.name.endswith('-AlexNet/32')
+    reference = [image[32 * row:32 * row + 32, 32 * column:32 * column + 32] for image in images for row in range(2) for column in range(3)]
+    by_hand = metric(reference, device='cpu')
+    whole.update(others[0])
+    whole.update(others[1:])
+    for square in squares:
+        by_hand.update(square)
+    assert whole.compute() == pytest.approx(by_hand.compute(), rel=1e-5)
+
+
+def test_wrong_patches_are_refused():
+    with pytest.raises(ValueError, match='patch must be an integer of at least 32, got 16'):
+        build_extractor(patch=16)
+    with pytest.raises(ValueError, match='patches of 64 pixels do not fit into an image of 100x40'):
+        build_extractor(patch=64)(np.zeros((40, 100, 3), np.uint8))
