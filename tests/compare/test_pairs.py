@@ -1,0 +1,77 @@
+"""Rows of a comparison against each other image by image, and tables read back from documents."""
+import math
+
+import pytest
+from tiny import REPOSITORY
+
+from ibmd_basicsr.reporting.documents import SUMMARY, TABLE, cells, read_tables
+from ibmd_basicsr.reporting.pairs import Row, paired, read_rows
+
+
+def row(name: str, *values: float) -> Row:
+    return Row(name, 1, {('photos', str(number)): value for number, value in enumerate(values)})
+
+
+def test_mean_error_and_wins():
+    pair = paired(row('a', 0.1, 0.4, 0.2, 0.3), row('b', 0.2, 0.3, 0.4, 0.3))
+    assert (pair.wins, pair.images) == (2, 4)  # a tie is nobody's
+    assert pair.difference == pytest.approx(-0.05)
+    assert pair.standard_error == pytest.approx(math.sqrt((0.05**2 + 0.15**2 + 0.15**2 + 0.05**2) / 3 / 4))
+
+
+def test_images_are_matched_by_name_not_by_place():
+    first = row('a', 0.1, 0.4)
+    second = Row('b', 1, dict(reversed(row('b', 0.2, 0.5).scores.items())))
+    assert paired(first, second).standard_error == pytest.approx(0)
+
+
+def test_a_single_image_has_no_error():
+    assert paired(row('a', 0.1), row('b', 0.2)).standard_error is None
+
+
+def test_rows_of_other_images_are_refused():
+    with pytest.raises(ValueError, match='a has 2 images, b has 1 or others: run the comparison to its end'):
+        paired(row('a', 0.1, 0.4), row('b', 0.2))
+
+
+def test_rows_are_read_in_order(tmp_path):
+    file = tmp_path / 'results.csv'
+    file.write_text('dataset,row,image,calls,lpips\nphotos,teacher@20,x,20,0.5\nphotos,student,x,1.0,0.25\nphotos,student,y,1.0,0.75\n')
+    rows = read_rows(file, 'lpips')
+    assert [(found.name, found.calls, found.mean) for found in rows.values()] == [('teacher@20', 20, 0.5), ('student', 1, 0.5)]
+    file.write_text('dataset,row,image,calls,lpips\nphotos,student,x,1,\n')
+    with pytest.raises(ValueError, match='results.csv: no lpips of student on x'):
+        read_rows(file, 'lpips')
+
+
+def test_a_table_is_read_back():
+    text = ('# Document\n## A task\n<!-- table: results/compare/tiny -->\n| restorer | LPIPS ↓ |\n| --- | ---: |\n| teacher@1 | 0.5 |\n'
+            '| student | **0.4** |\n\nMeans over 2 images.\n\n* `compare -opt tiny.yml`, 2026-01-02\n* machine\n'
+            '* teacher@1, teacher@5: `a.pth` (sha256 0123abcd..., params_ema), 5 parameters\n<!-- end of table -->\n## Next\n')
+    table = read_tables(text)['results/compare/tiny']
+    assert (table.heading, table.explanation) == ('A task', 'Means over 2 images.')
+    assert (table.command, table.date) == ('compare -opt tiny.yml', '2026-01-02')
+    assert table.rows == {'teacher@1': {'restorer': 'teacher@1', 'LPIPS ↓': '0.5'}, 'student': {'restorer': 'student', 'LPIPS ↓': '0.4'}}
+    assert table.weights == {'teacher@1': ('a.pth', '0123abcd'), 'teacher@5': ('a.pth', '0123abcd')}
+    assert read_tables('<!-- table: x -->\n<!-- end of table -->')['x'].rows == {}
+
+
+@pytest.mark.parametrize('document', sorted((REPOSITORY / 'docs').glob('*.md')), ids=lambda path: path.stem)
+def test_summaries_hold_the_means_of_the_tables_below(document):
+    text = document.read_text(encoding='utf-8')
+    tables = {table.heading: table for table in read_tables(text).values()}
+    for summary in SUMMARY.finditer(text):
+        lines = [cells(line) for line in summary['body'].splitlines()[2:]]
+        assert [line[0] for line in lines] == list(tables)
+        for task, *sides in lines:
+            for role, side in zip(('student', 'teacher'), sides):
+                value, calls = side.split(' at ')
+                means = {found['calls']: found['LPIPS ↓'] for name, found in tables[task].rows.items() if name.startswith(role)}
+                assert means[calls.split()[0]] == value
+                if summary['name'] == 'best':
+                    assert value == min(means.values())
+
+
+def test_the_documents_have_tables_and_summaries():
+    texts = [document.read_text(encoding='utf-8') for document in (REPOSITORY / 'docs').glob('*.md')]
+    assert sum(len(SUMMARY.findall(text)) for text in texts) == 2 and sum(len(TABLE.findall(text)) for text in texts) >= 9
