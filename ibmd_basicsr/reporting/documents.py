@@ -20,6 +20,7 @@ class PublishedTable:
     Attributes:
         folder: of the comparison, below the root of the repository.
         heading: the last one above the table.
+        markdown: the table's lines as they are.
         columns: headings of the columns, the first is that of the rows' names.
         rows: cells by row and column, as they are written, but without the bold of the best.
         explanation: the paragraph below the table: number of images, border, what the metrics are.
@@ -29,6 +30,7 @@ class PublishedTable:
 
     folder: str
     heading: str
+    markdown: str
     columns: tuple[str, ...]
     rows: dict[str, dict[str, str]]
     explanation: str
@@ -47,13 +49,13 @@ def read_tables(text: str) -> dict[str, PublishedTable]:
 
 
 def _read(folder: str, heading: str, body: str) -> PublishedTable:
-    lines = [cells(line) for line in body.splitlines() if line.startswith('|')]
-    columns, rows = (lines[0], lines[2:]) if lines else ([], [])
+    lines = [line for line in body.splitlines() if line.startswith('|')]
+    columns, rows = (cells(lines[0]), [cells(line) for line in lines[2:]]) if lines else ([], [])
     below = [line for line in body.splitlines() if line and not line.startswith(('|', '*'))]
     command = _COMMAND.search(body)
     weights = {row: (match['file'], match['digest']) for match in _WEIGHTS.finditer(body) for row in match['rows'].split(', ')}
-    return PublishedTable(folder, heading, tuple(columns), {row[0]: dict(zip(columns, row)) for row in rows}, ' '.join(below),
-                          command['command'] if command else '', command['date'] if command else '', weights)
+    return PublishedTable(folder, heading, '\n'.join(lines), tuple(columns), {row[0]: dict(zip(columns, row)) for row in rows},
+                          ' '.join(below), command['command'] if command else '', command['date'] if command else '', weights)
 
 
 def cells(line: str) -> list[str]:
