@@ -1,6 +1,7 @@
 """ADMRegressor: the U-Net of our restorers behind the contract of BasicSR's architectures, image in, image out."""
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -44,3 +45,9 @@ class ADMRegressor(nn.Module):
         x = pad_to_multiple(lq_to_x_T(lq, self.scale), self.unet.size_multiple)
         residual = self.unet(x, torch.zeros(len(x), device=x.device))
         return ((x + residual + 1) / 2)[..., :height, :width]
+
+
+# what checks of option files see: the network's own arguments by name
+ADMRegressor.__signature__ = inspect.Signature([
+    inspect.Parameter('scale', inspect.Parameter.KEYWORD_ONLY, default=1),
+    *(argument for name, argument in inspect.signature(ADMUNet).parameters.items() if name not in ADMRegressor.INPUTS)])

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from basicsr.archs import build_network
 
-import ibmd_basicsr.archs  # noqa: F401
+from ibmd_basicsr.archs.adm_regressor_arch import ADMRegressor
+from ibmd_basicsr.utils.option_check import option_parameters
 
 SMALL = {'model_channels': 32, 'channel_mult': [1, 2], 'num_res_blocks': 1, 'attention_resolutions': [], 'patch_size': 2}
 
@@ -36,3 +37,9 @@ def test_learns_an_offset():
 def test_refuses(options):
     with pytest.raises(ValueError, match='ADMRegressor: .*got'):
         build_network({'type': 'ADMRegressor', **SMALL, **options})
+
+
+def test_option_files_may_name_the_networks_arguments():
+    names, required = option_parameters(ADMRegressor)
+    assert {'scale', 'model_channels', 'patch_size'} <= set(names) and not required
+    assert not set(ADMRegressor.INPUTS) & set(names)
