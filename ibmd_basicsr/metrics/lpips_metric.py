@@ -1,19 +1,16 @@
 """calculate_lpips: learned perceptual distance (LPIPS v0.1, AlexNet), offline."""
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 
-from ibmd_basicsr.checkpoints.state_dict import load_file, load_strictly
+from ibmd_basicsr.checkpoints.lpips_network import ALEXNET_FEATURES, build_lpips
 from ibmd_basicsr.metrics.pairs import crop_pair
 
-ALEXNET_FEATURES = Path(__file__).parent / 'weights' / 'alexnet_features_fp16.pth'
 SMALLEST = 32
 """Smallest side for which AlexNet's features have a pixel left."""
 
@@ -24,7 +21,8 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, wei
     """Return LPIPS between two images: 0 for equal ones, lower is better, rarely above 1.
 
     Source: Zhang et al., arXiv 1801.03924; network and heads of the ``lpips`` package, version 0.1, on torchvision's AlexNet features,
-    which ship with this package in half precision (values differ from float32 weights by about 5e-5).
+    which ship with this package in half precision (values differ from float32 weights by about 5e-5). No judge of networks trained
+    with a loss on the same features (:class:`~ibmd_basicsr.losses.lpips_loss.LPIPSLoss` with ``net: alex``).
 
     Args:
         img, img2: (H, W, 3), BGR, uint8 or float in [0, 255], of one size.
@@ -48,14 +46,4 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, wei
 
 @lru_cache(maxsize=2)
 def _load(weights: str, device: str) -> torch.nn.Module:
-    """Build LPIPS without a download: heads from the ``lpips`` package, features from ``weights``."""
-    # lpips fills AlexNet with random numbers first: that must not move the random state of a training run
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # torchvision's deprecated argument names, inside lpips
-        import lpips
-        model = lpips.LPIPS(net='alex', pnet_rand=True, verbose=False)
-    features = {name.removeprefix('features.'): value.float() for name, value in load_file(weights).items()}
-    for part in (model.net.slice1, model.net.slice2, model.net.slice3, model.net.slice4, model.net.slice5):
-        # the slices keep torchvision's layer numbers as names
-        load_strictly(part, {name: features[name] for name in part.state_dict() if name in features}, weights)
-    return model.eval().requires_grad_(False).to(device)
+    return build_lpips('alex', weights).to(device)

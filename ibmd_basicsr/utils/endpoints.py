@@ -21,9 +21,14 @@ def gt_to_x_0(gt: Tensor) -> Tensor:
     return gt * 2 - 1
 
 
+def x_0_to_gt(x_0: Tensor) -> Tensor:
+    """Turn x_0 in [-1, 1] into an image in [0, 1], not clamped: losses need the gradient of what lies outside, too."""
+    return (x_0 + 1) / 2
+
+
 def x_0_to_image(x_0: Tensor) -> Tensor:
     """Turn x_0 in [-1, 1] into an image in [0, 1], clamped."""
-    return ((x_0 + 1) / 2).clamp(0, 1)
+    return x_0_to_gt(x_0).clamp(0, 1)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
