@@ -14,6 +14,10 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 NETWORK = {'type': 'ADMUNet', 'in_channels': 3, 'model_channels': 8, 'channel_mult': [1, 2], 'num_res_blocks': 1,
            'attention_resolutions': [2], 'num_head_channels': 8, 'patch_size': 2}
+DISCRIMINATOR = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
+GAN = {'network_d': DISCRIMINATOR, 'train__gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1},
+       'train__optim_d': {'type': 'Adam', 'lr': 1e-3, 'betas': [0.0, 0.99]}, 'datasets__train__return_gt': True}
+"""Changes of :func:`options` that add a discriminator."""
 
 
 def make_photos(folder: Path, count: int = 3, size: tuple[int, int] = (40, 48), seed: int = 0) -> Path:

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 import yaml
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
+from basicsr.utils.registry import LOSS_REGISTRY
 
 from ibmd_basicsr.bridges import SCHEDULES, build_bridge
 from ibmd_basicsr.compat.options import parse_options, read_option_file
 from ibmd_basicsr.data.degradations import DEGRADATIONS, build_degradation
 from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.bridge_model import autocast_dtype
+from ibmd_basicsr.models.builders import find_arch
+from ibmd_basicsr.models.extras import EXTRA_LOSSES
 from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.metric_rules import missing_files
 from ibmd_basicsr.models.option_rules import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MODELS, SCHEDULERS, prepare_options
@@ -39,7 +41,7 @@ ACCELERATORS = (
 CAPACITIES = (24, 40, 80, 141)  # GiB of common GPUs
 RESERVE = 2 * 2**30  # bytes left to the CUDA context, convolution workspaces and fragmentation
 
-OPTIMIZER_BLOCKS, LOSS_BLOCKS = {'optim_g', 'optim_bridge'}, {'bridge_opt', 'ibmd_opt'}
+OPTIMIZER_BLOCKS, LOSS_BLOCKS = {'optim_g', 'optim_bridge', 'optim_d'}, {'bridge_opt', 'ibmd_opt', *EXTRA_LOSSES}
 DEFAULTS = {'train': {'ema_decay': 0, 'amp': False, 'grad_clip': None, 'micro_batch': None, 'warmup_iter': -1},
             'teacher': {'param_key': 'params_ema'}}
 """What the models assume where the file is silent and no signature says it."""
@@ -130,7 +132,7 @@ def _build_the_rest(opt: dict[str, Any]) -> None:
     for phase, block in opt['datasets'].items():
         if block.get('degradation') is not None:
             build_degradation(block['degradation'], f'datasets.{phase}.degradation')
-    for name in sorted(OPTIMIZER_BLOCKS & opt['train'].keys()):
+    for name in sorted(name for name in OPTIMIZER_BLOCKS if opt['train'].get(name)):
         options = dict(opt['train'][name])
         try:
             getattr(torch.optim, options.pop('type'))([torch.nn.Parameter(torch.empty(1, device='meta'))], **options)
@@ -145,6 +147,7 @@ def _missing_files(opt: dict[str, Any]) -> list[str]:
     paths |= {f'path.{key}': value for key, value in opt['path'].items() if key.startswith(('pretrain_network_', 'resume_state'))}
     if 'teacher' in opt:
         paths['teacher.weights'] = opt['teacher']['weights']
+    paths['train.perceptual_opt.weights'] = (opt['train'].get('perceptual_opt') or {}).get('weights')
     missing = [f'{option}: {path}' for option, path in paths.items() if isinstance(path, str) and not Path(path).exists()]
     metrics = (opt.get('val') or {}).get('metrics') or {}
     return missing + [line for name, block in metrics.items() for line in missing_files(f'val.metrics.{name}', block)]
@@ -268,9 +271,9 @@ def resolved_options(opt: dict[str, Any]) -> dict[str, Any]:
             opt[name] = {**opt[name], **{key: value for key, value in values.items() if key not in opt[name]}}
     for target in (*SCHEDULES[opt['bridge']['type']], build_bridge):
         _fill(opt['bridge'], target)
-    for network in (opt['network_g'], opt.get('network_bridge'), (opt.get('teacher') or {}).get('network')):
+    for network in (opt['network_g'], opt.get('network_bridge'), (opt.get('teacher') or {}).get('network'), opt.get('network_d')):
         if network is not None:
-            _fill(network, ARCH_REGISTRY.get(network['type']))
+            _fill(network, find_arch(network['type']))
     train = opt['train']
     if opt['model_type'] == 'IBMDModel':
         train.setdefault('bridge_updates_per_student', cost.cycle_length(opt) - 1)
@@ -278,9 +281,9 @@ def resolved_options(opt: dict[str, Any]) -> dict[str, Any]:
         _fill(train['student'], StudentOptions)
         if train.get('real_pairs'):
             _fill(train['real_pairs'], RealPairs)
-    for name in LOSS_BLOCKS & train.keys():
+    for name in (name for name in LOSS_BLOCKS if train.get(name)):
         _fill(train[name], LOSS_REGISTRY.get(train[name]['type']))
-    for name in OPTIMIZER_BLOCKS & train.keys():
+    for name in (name for name in OPTIMIZER_BLOCKS if train.get(name)):
         _fill(train[name], getattr(torch.optim, train[name]['type']))
     _fill(train['scheduler'], SCHEDULERS[train['scheduler']['type']], hidden=('last_epoch',))
     if opt.get('val') is not None:

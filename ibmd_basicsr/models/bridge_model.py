@@ -190,7 +190,7 @@ class BridgeModel(ShardedValidation, SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of bridge matching: x_t ~ q(x_t | x_0, x_T), regress x_0."""
-        loss, grad_norm = self._step(self.net_g, self.optimizer_g, self._teacher_loss, 'l_bridge', current_iter)
+        loss, grad_norm = self._step(self.net_g, self.optimizer_g, 'l_bridge', current_iter, self._teacher_loss)
         self._terms.update(l_bridge=loss, grad_g=grad_norm)
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
@@ -224,16 +224,17 @@ class BridgeModel(ShardedValidation, SRModel):
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             return self.bridge.denoiser(net, self.labels)(x_t, t, self.x_T, z)
 
-    def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[PerImageNoise], Tensor], label: str,
-              current_iter: int) -> tuple[Tensor, Tensor]:
+    def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, label: str, current_iter: int,
+              *losses: Callable[[PerImageNoise], Tensor]) -> tuple[Tensor, Tensor]:
         """Backward, clip, check, step; return the loss and the gradient norm before clipping.
 
         Args:
             net: who learns.
             optimizer: of ``net``.
-            loss_of: returns the mean loss of the images that ``self`` now holds, all of a batch or those of a micro-batch.
             label: what to call the loss.
             current_iter: iteration of the host.
+            losses: what is summed. Each returns its mean over the images that ``self`` now holds, all of a batch or those of a
+                micro-batch, and is followed by its own backward, so that a network that is called in two of them keeps one's activations.
 
         Raises:
             NonFiniteError: the loss or a gradient is not finite. The parameters are left as they were.
@@ -241,11 +242,13 @@ class BridgeModel(ShardedValidation, SRModel):
         optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
         for noise, share, last in self._micro_batches(self._training_noise(current_iter)):
-            # gradients are averaged over ranks once, with the last micro-batch
-            with nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync():
-                part = share * loss_of(noise)
-                part.backward()
-            loss = loss + part.detach()
+            for number, loss_of in enumerate(losses, 1):
+                # gradients are averaged over ranks once, with the last backward
+                synchronise = last and number == len(losses)
+                with nullcontext() if synchronise or not isinstance(net, DistributedDataParallel) else net.no_sync():
+                    part = share * loss_of(noise)
+                    part.backward()
+                loss = loss + part.detach()
         grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip or float('inf'))
         # after the all-reduce every rank sees the same norm, so all ranks stop together
         if not torch.isfinite(grad_norm + loss):

@@ -6,12 +6,21 @@ from typing import Any
 
 import torch
 from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks)
 from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
+
+
+def find_arch(name: str) -> type[nn.Module] | None:
+    """Return the architecture that the host builds for ``type: name``, None if there is none.
+
+    BasicSR registers its copies of Real-ESRGAN's with a suffix, and prints a line whenever it falls back on one.
+    """
+    return next((ARCH_REGISTRY.get(key) for key in (name, f'{name}_basicsr') if key in ARCH_REGISTRY), None)
 
 
 def build_frozen_network(options: dict[str, Any], weights: str, param_key: str, device: torch.device) -> nn.Module:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks)
+from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
+from ibmd_basicsr.models.builders import find_arch
 from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options
@@ -38,8 +38,8 @@ class Pass:
     """A row of the cost of a cycle.
 
     Attributes:
-        turn: ``bridge update`` or ``student update``.
-        network: ``net_g`` (also where its EMA copy runs), ``net_bridge`` or ``teacher``.
+        turn: ``bridge update``, ``student update``, or ``discriminator update``, which belongs to the iterations of the student's.
+        network: ``net_g`` (also where its EMA copy runs), ``net_bridge``, ``teacher`` or ``net_d``.
         kind: a key of :data:`FORWARDS`.
         count: passes of a batch per cycle; a mean where the number is drawn.
     """
@@ -85,10 +85,15 @@ class Activations:
 
 
 def network_blocks(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the ``network`` blocks of the networks that a training run calls, by name: ``net_g``; for IBMD ``net_bridge``, ``teacher``."""
+    """Return the ``network`` blocks of the networks that a training run calls, by name.
+
+    They are ``net_g``; for IBMD ``net_bridge`` and ``teacher``; ``net_d`` if there is a GAN. Networks inside losses are not counted.
+    """
     blocks = {'net_g': opt['network_g']}
     if opt['model_type'] == 'IBMDModel':
         blocks |= {'net_bridge': opt['network_bridge'], 'teacher': opt['teacher']['network']}
+        if opt['train'].get('gan_opt'):
+            blocks['net_d'] = opt['network_d']
     return blocks
 
 
@@ -129,6 +134,9 @@ def training_passes(opt: dict[str, Any]) -> list[Pass]:
               Pass('student update', 'net_g', LEARN, 1),
               Pass('student update', 'teacher', frozen, 1),
               Pass('student update', 'net_bridge', frozen, 1)]
+    if opt['train'].get('gan_opt'):
+        # true and made images one after the other, each with its own backward
+        passes += [Pass('student update', 'net_d', THROUGH, 1), Pass('discriminator update', 'net_d', LEARN, 2)]
     return [one for one in passes if one.count]
 
 
@@ -160,8 +168,9 @@ def flops_of_run(opt: dict[str, Any], sizes: dict[str, NetworkSize], images: int
         images: of one iteration, on all GPUs.
     """
     turns, counts = flops_per_turn(training_passes(opt), sizes), update_counts(opt)
-    per_cycle = {'bridge update': cycle_length(opt) - 1 or 1, 'student update': 1}
-    return images * sum(flops / per_cycle[turn] * counts[turn] for turn, flops in turns.items())
+    counts['discriminator update'] = counts.get('student update', 0)
+    per_cycle = {'bridge update': cycle_length(opt) - 1 or 1}
+    return images * sum(flops / per_cycle.get(turn, 1) * counts[turn] for turn, flops in turns.items())
 
 
 def measure_network(block: dict[str, Any], size: int) -> NetworkSize:
@@ -205,7 +214,7 @@ def build_network(block: dict[str, Any]) -> nn.Module:
     Raises:
         OptionError: a key or value that the network does not take.
     """
-    return build_from_options(ARCH_REGISTRY.get(block['type']), block, block['type'])
+    return build_from_options(find_arch(block['type']), block, block['type'])
 
 
 def kept_bytes(net: nn.Module, size: int, batch: int, kind: str, autocast: torch.dtype | None = None) -> int:
@@ -238,6 +247,9 @@ def kept_bytes(net: nn.Module, size: int, batch: int, kind: str, autocast: torch
 
 
 def _call(net: nn.Module, size: int, batch: int, input_grad: bool) -> None:
+    if not isinstance(net, ADMUNet):  # a discriminator, which the option checks have called on this size
+        net(torch.zeros(batch, 3, size, size, requires_grad=input_grad))
+        return
     x = torch.zeros(batch, net.in_channels, size, size, requires_grad=input_grad)
     cond, z = (torch.zeros(batch, channels, size, size) if channels else None for channels in (net.cond_channels, net.noise_channels))
     y = torch.zeros(batch, dtype=torch.long) if net.num_classes is not None else None
@@ -255,7 +267,8 @@ def gpu_bytes(opt: dict[str, Any], sizes: dict[str, NetworkSize], processes: int
         sizes: by network name.
         processes: of the run; from two on, DistributedDataParallel keeps a second copy of the gradients in its buckets.
     """
-    learning = {'net_g': 'optim_g'} | ({'net_bridge': 'optim_bridge'} if 'net_bridge' in sizes else {})
+    optimizers = {'net_g': 'optim_g', 'net_bridge': 'optim_bridge', 'net_d': 'optim_d'}
+    learning = {name: block for name, block in optimizers.items() if name in sizes}
     # gradients are dropped just before the next backward of the same network, so those of a network at rest stay
     gradients = FLOAT32 * sum(sizes[name].parameters for name in learning)
     rows = {'parameters': FLOAT32 * sum(size.parameters for size in sizes.values()),
@@ -274,7 +287,7 @@ def _optimizer_tensors(block: dict[str, Any]) -> int:
 
 
 def activations_per_turn(opt: dict[str, Any], size: int, autocast: torch.dtype | None) -> dict[str, Activations]:
-    """Return what each turn keeps for its backward: the sum over its passes, all of which are kept until then.
+    """Return what each turn keeps for its backward: the sum over its rows of passes, all of which are kept until then.
 
     Args:
         opt: checked options.

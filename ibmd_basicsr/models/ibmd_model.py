@@ -16,7 +16,9 @@ from ibmd_basicsr.bridges import interpolate, keep_known, rebridge
 from ibmd_basicsr.checkpoints.state_dict import load_strictly, widen_entrance
 from ibmd_basicsr.models.bridge_model import BridgeModel
 from ibmd_basicsr.models.builders import build_frozen_network
+from ibmd_basicsr.models.extras import Extras
 from ibmd_basicsr.models.real_pairs import RealPairs, scale_target
+from ibmd_basicsr.utils.endpoints import x_0_to_gt
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.seeding import PerImageNoise, derive_seed
 
@@ -72,11 +74,12 @@ class IBMDModel(BridgeModel):
     """Distils the frozen ``teacher`` into the student ``net_g`` with the help of ``net_bridge`` (IBMD, arXiv 2502.01362, algorithm 1).
 
     Every host iteration is one update on a fresh batch of corrupted images; no clean image is read, unless ``train.real_pairs`` asks for
-    it (:class:`RealPairs`). K bridge updates are followed by one student update: iteration i is the student's when i is a multiple of
-    K + 1.
+    it (:class:`RealPairs`) or one of :class:`Extras`. K bridge updates are followed by one student update: iteration i is the student's
+    when i is a multiple of K + 1.
 
     * bridge update: ``net_bridge`` learns bridge matching on the student's own outputs;
-    * student update: minimise :class:`InverseBridgeLoss` with teacher and ``net_bridge`` frozen (their parameters, not their inputs).
+    * student update: minimise :class:`InverseBridgeLoss` with teacher and ``net_bridge`` frozen (their parameters, not their inputs),
+      plus the extras; with ``train.gan_opt`` the discriminator ``net_d`` then learns from the same outputs, made before the student's step.
 
     Student and bridge network start from the teacher; extra input channels (z) start at zero weight. The teacher lies in its own
     ``teacher`` block, outside the host's rules for ``network_*``, and is in no checkpoint.
@@ -94,20 +97,35 @@ class IBMDModel(BridgeModel):
         options = self.opt['teacher']
         self.teacher = build_frozen_network(options['network'], options['weights'], options.get('param_key', 'params_ema'), self.device)
         self._build_bridge_network()
+        self.extras = Extras(self.opt['train'], self.device) if Extras.wanted(self.opt['train']) else None
+        self.net_d = self._build_discriminator() if self.extras is not None and self.extras.gan is not None else None
         if self.opt['path'].get('pretrain_network_g') is None:
             self._copy_teacher(self.get_bare_model(self.net_g), 'net_g')
         super().init_training_settings()
 
     def _build_bridge_network(self) -> None:
         net = build_network(deepcopy(self.opt.get('network_bridge') or self.opt['teacher']['network']))
-        path = self.opt['path'].get('pretrain_network_bridge')
-        if path is None:
+        if not self._load_pretrained(net, 'bridge'):
             self._copy_teacher(net, 'net_bridge')
-        else:
-            paths = self.opt['path']
-            self.load_network(net, path, paths.get('strict_load_bridge', True), paths.get('param_key_bridge', 'params'))
         self.net_bridge = self.model_to_device(net)
         self.print_network(self.net_bridge)
+
+    def _build_discriminator(self) -> torch.nn.Module:
+        net = build_network(deepcopy(self.opt['network_d']))
+        self._load_pretrained(net, 'd')
+        self._fakes: list[Tensor] = []  # the student's outputs, by micro-batch, on their way to the discriminator's update
+        net = self.model_to_device(net).train()
+        self.print_network(net)
+        return net
+
+    def _load_pretrained(self, net: torch.nn.Module, name: str) -> bool:
+        """Load ``path.pretrain_network_<name>``, which a resumed run sets; tell whether it is given."""
+        paths = self.opt['path']
+        if paths.get(f'pretrain_network_{name}') is None:
+            return False
+        self.load_network(net, paths[f'pretrain_network_{name}'], paths.get(f'strict_load_{name}', True),
+                          paths.get(f'param_key_{name}', 'params'))
+        return True
 
     def _copy_teacher(self, net: torch.nn.Module, label: str) -> None:
         load_strictly(net, widen_entrance(self.teacher.state_dict(), net), 'the teacher')
@@ -119,28 +137,36 @@ class IBMDModel(BridgeModel):
         self.ibmd_weight = self._time_weight('ibmd_opt', self.cri_ibmd)
 
     def setup_optimizers(self) -> None:
-        """Build the optimisers of student and bridge network."""
+        """Build the optimisers of student, bridge network and discriminator (if there is one)."""
         super().setup_optimizers()
         self.optimizer_bridge = self._build_optimizer('optim_bridge', self.net_bridge)
         self.optimizers.append(self.optimizer_bridge)
+        if self.net_d is not None:
+            self.optimizer_d = self._build_optimizer('optim_d', self.net_d)
+            self.optimizers.append(self.optimizer_d)
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One update on a fresh batch: the student's every (K + 1)-th iteration, else the bridge network's."""
-        student_turn = current_iter % (self.bridge_updates + 1) == 0
-        self._let_learn(student_turn)
-        if student_turn:
-            self._terms['l_g'], self._terms['grad_g'] = self._step(
-                self.net_g, self.optimizer_g, partial(self._student_loss, current_iter=current_iter), 'l_g', current_iter)
-            if self.ema_decay > 0:
-                self.model_ema(self.ema_decay)
-        else:
+        """One update on a fresh batch: the student's (and the discriminator's) every (K + 1)-th iteration, else the bridge network's."""
+        if current_iter % (self.bridge_updates + 1):
+            self._let_learn(self.net_bridge)
             self._terms['l_bridge'], self._terms['grad_bridge'] = self._step(
-                self.net_bridge, self.optimizer_bridge, partial(self._bridge_loss, current_iter=current_iter), 'l_bridge', current_iter)
+                self.net_bridge, self.optimizer_bridge, 'l_bridge', current_iter, partial(self._bridge_loss, current_iter=current_iter))
+            return
+        self._let_learn(self.net_g)
+        self._terms['l_g'], self._terms['grad_g'] = self._step(
+            self.net_g, self.optimizer_g, 'l_g', current_iter, partial(self._student_loss, current_iter=current_iter))
+        if self.ema_decay > 0:
+            self.model_ema(self.ema_decay)
+        if self.net_d is not None:
+            self._let_learn(self.net_d)
+            self._terms['l_d'], self._terms['grad_d'] = self._step(
+                self.net_d, self.optimizer_d, 'l_d', current_iter, self._real_loss, self._fake_loss)
 
-    def _let_learn(self, student_turn: bool) -> None:
+    def _let_learn(self, learner: torch.nn.Module) -> None:
         """Say who learns now: the only place that touches ``requires_grad``."""
-        self.net_g.requires_grad_(student_turn)
-        self.net_bridge.requires_grad_(not student_turn)
+        for net in (self.net_g, self.net_bridge, self.net_d):
+            if net is not None:
+                net.requires_grad_(net is learner)
 
     def _bridge_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
         """Bridge matching on the student's outputs (IBMD eq. 12, inner problem), and on real pairs where the options ask for them."""
@@ -164,10 +190,19 @@ class IBMDModel(BridgeModel):
         Raises:
             OptionError: the batch has no clean images.
         """
+        x_0 = self._clean('train.real_pairs')
+        x_n = interpolate(self.bridge.schedule.coefficients(t_n), x_0, self.x_T, noise.randn_like(x_0))
+        return StudentPass(x_0, torch.where((t_n == 1).reshape(-1, 1, 1, 1), self.x_T, x_n), t_n)
+
+    def _clean(self, option: str) -> Tensor:
+        """Return the true x_0 for the sake of ``option``.
+
+        Raises:
+            OptionError: the batch has no clean images.
+        """
         if self.x_0 is None:
-            raise OptionError('train.real_pairs: the training set hands out no clean images; give dataroot_gt and leave return_gt out.')
-        x_n = interpolate(self.bridge.schedule.coefficients(t_n), self.x_0, self.x_T, noise.randn_like(self.x_0))
-        return StudentPass(self.x_0, torch.where((t_n == 1).reshape(-1, 1, 1, 1), self.x_T, x_n), t_n)
+            raise OptionError(f'{option}: the training set hands out no clean images; give dataroot_gt and leave return_gt out.')
+        return self.x_0
 
     def _student_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
         """The inverse problem (IBMD eq. 12, outer): the gradient runs through x_0 and, for ``gradient: full``, through x_t."""
@@ -180,7 +215,35 @@ class IBMDModel(BridgeModel):
         target, share = drawn.x_0, 1.0
         if self.real_pairs is not None:
             target, share = scale_target(drawn.x_0, x_t, self.real_pairs.ratio), self.real_pairs.alpha
-        return share * self.cri_ibmd(teacher_x0, bridge_x0, target, self._weight(self.ibmd_weight, t, drawn.x_0), self.mask)
+        loss = share * self.cri_ibmd(teacher_x0, bridge_x0, target, self._weight(self.ibmd_weight, t, drawn.x_0), self.mask)
+        return loss if self.extras is None else loss + self._extra_loss(drawn.x_0, loss)
+
+    def _extra_loss(self, x_0: Tensor, ibmd: Tensor) -> Tensor:
+        """Return the sum of the extras on the student's ``x_0``; log them and the distillation's own loss, of the last micro-batch.
+
+        Raises:
+            OptionError: the batch has no clean images.
+        """
+        image, clean = x_0_to_gt(x_0), x_0_to_gt(self._clean(Extras.wanted(self.opt['train'])))
+        if self.net_d is not None:
+            self._fakes.append(image.detach())
+        # not through DistributedDataParallel, which would wait for gradients of the frozen discriminator
+        terms = self.extras.student_terms(image, clean, None if self.net_d is None else self.get_bare_model(self.net_d))
+        self._terms.update(l_g_ibmd=ibmd.detach(), **{name: term.detach() for name, term in terms.items()})
+        return torch.stack(list(terms.values())).sum()
+
+    def _real_loss(self, noise: PerImageNoise) -> Tensor:
+        """Return the discriminator's loss on the clean images; ``noise`` is not used."""
+        return self._discriminator_loss(x_0_to_gt(self._clean('train.gan_opt')), real=True)
+
+    def _fake_loss(self, noise: PerImageNoise) -> Tensor:
+        """Return the discriminator's loss on what the student made for its own update, in the order of the micro-batches."""
+        return self._discriminator_loss(self._fakes.pop(0), real=False)
+
+    def _discriminator_loss(self, image: Tensor, real: bool) -> Tensor:
+        terms = self.extras.discriminator_terms(self.net_d, image, real)
+        self._terms.update({name: term.detach() for name, term in terms.items()})
+        return terms['l_d_real' if real else 'l_d_fake']
 
     def _step_map(self, drawn: StudentPass) -> Tensor | None:
         """Return t_n as a map (B, 1, H, W) for a bridge network that is told it."""
@@ -249,6 +312,8 @@ class IBMDModel(BridgeModel):
             self._terms[f'd_{name}'] = (estimate.square() - estimate * x_0).mean()
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Write student (with EMA), bridge network, and last the training state. The teacher is not written."""
+        """Write student (with EMA), bridge network, discriminator, and last the training state. The teacher is not written."""
         self.save_network(self.net_bridge, 'net_bridge', current_iter)
+        if self.net_d is not None:
+            self.save_network(self.net_d, 'net_d', current_iter)
         super().save(epoch, current_iter)

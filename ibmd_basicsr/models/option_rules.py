@@ -2,17 +2,21 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
+from ibmd_basicsr.losses.lpips_loss import LPIPSLoss
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
+from ibmd_basicsr.models.builders import find_arch
+from ibmd_basicsr.models.extras import EXTRA_LOSSES, GAN_TYPES
 from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth
 from ibmd_basicsr.models.real_pairs import RealPairs
@@ -26,8 +30,8 @@ TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'find_unused_par
        'train', 'val', 'logger', 'bridge'}
 ADDED_TO_TOP = {'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}  # by the host
 TRAIN = {'ema_decay', 'amp', 'grad_clip', 'micro_batch', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'bridge_opt'}
-IBMD_TOP = {'teacher', 'network_bridge'}
-IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'student', 'real_pairs'}
+IBMD_TOP = {'teacher', 'network_bridge', 'network_d'}
+IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'student', 'real_pairs', 'optim_d', *EXTRA_LOSSES}
 TEACHER = {'network', 'weights', 'param_key'}
 LOGGER = {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'}
 VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'sampler'}
@@ -240,9 +244,9 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     pairs = found.block('train.real_pairs')
     if pairs is not None and found.signature('train.real_pairs', RealPairs):
         found.build('train.real_pairs', RealPairs, pairs)
-        if found.get('datasets.train.return_gt') is False:
-            found.append('train.real_pairs: needs clean images, leave datasets.train.return_gt out.')
+        _check_truth('train.real_pairs', found)
     if ibmd:
+        _check_extras(opt, found)
         wanted, given = int(found.get('train.student.tell_bridge') is True), found.get('network_bridge.noise_channels', 0)
         if given != wanted:
             found.append(f'network_bridge.noise_channels: must be {wanted} with train.student.tell_bridge: {str(bool(wanted)).lower()}, '
@@ -257,6 +261,69 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     decay = found.get('train.ema_decay')
     if decay is not None and (not isinstance(decay, (int, float)) or not 0 <= decay < 1):
         found.append(f'train.ema_decay: must lie in [0, 1), got {decay!r}.')
+
+
+def _check_truth(path: str, found: _Problems) -> None:
+    if found.get('datasets.train.return_gt') is False:
+        found.append(f'{path}: needs clean images, leave datasets.train.return_gt out.')
+
+
+def _check_extras(opt: dict[str, Any], found: _Problems) -> None:
+    """Check the losses on the student's clean images, and the discriminator. Nothing is loaded or built in memory."""
+    for name, kinds in EXTRA_LOSSES.items():
+        path = f'train.{name}'
+        block = found.block(path)
+        if block is None:
+            continue
+        _check_truth(path, found)
+        if not found.choice(f'{path}.type', kinds) or not found.signature(path, LOSS_REGISTRY.get(block['type']), {'type'}):
+            continue
+        if block.get('reduction', 'mean') != 'mean':
+            found.append(f'{path}.reduction: must be mean, of which micro-batches take their share, got {block["reduction"]!r}.')
+        if block['type'] == 'GANLoss':
+            found.choice(f'{path}.gan_type', GAN_TYPES)
+        if block['type'] == 'LPIPSLoss':
+            _check_lpips(path, block, found)
+    gan = found.get('train.gan_opt') is not None
+    for path in ('network_d', 'train.optim_d'):
+        if gan != (found.get(path) is not None):
+            found.append(f'train.gan_opt: needs {path}.' if gan else f'{path}: needs train.gan_opt.')
+    if gan and found.block('train.optim_d') is not None:
+        _check_optimizer('train.optim_d', found)
+    if gan and found.block('network_d') is not None:
+        _check_discriminator(opt, found)
+
+
+def _check_lpips(path: str, block: dict[str, Any], found: _Problems) -> None:
+    net = block.get('net', inspect.signature(LPIPSLoss).parameters['net'].default)
+    if net not in LPIPSLoss.SMALLEST:
+        found.append(f'{path}.net: must be one of {", ".join(map(repr, LPIPSLoss.SMALLEST))}, got {net!r}.')
+        return
+    if net == 'vgg' and block.get('weights') is None:
+        found.append(f"{path}: net: vgg needs weights, a file of torchvision's VGG16; nothing is downloaded. net: alex has its own.")
+    size = found.get('datasets.train.gt_size')
+    if isinstance(size, int) and size < LPIPSLoss.SMALLEST[net]:
+        found.append(f'{path}: net: {net} needs images of at least {LPIPSLoss.SMALLEST[net]} pixels a side, '
+                     f'got datasets.train.gt_size: {size}.')
+
+
+def _check_discriminator(opt: dict[str, Any], found: _Problems) -> None:
+    arch = find_arch(found.get('network_d.type'))
+    if arch is None:
+        known = ', '.join(sorted(key.removesuffix('_basicsr') for key in ARCH_REGISTRY.keys() if 'Discriminator' in key))
+        found.append(f'network_d.type: no network {found.get("network_d.type")!r} is registered. Discriminators: {known}.')
+        return
+    size = found.get('datasets.train.gt_size')
+    if not found.signature('network_d', arch, {'type'}) or not isinstance(size, int):
+        return
+    try:
+        with torch.device('meta'):
+            net = found.build('network_d', arch, opt['network_d'])
+            if net is not None:
+                net(torch.empty(2, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        found.append(f'network_d: {opt["network_d"]["type"]} does not take RGB images of {size}x{size} pixels ({reason}).')
 
 
 def _check_optimizer(path: str, found: _Problems) -> None:

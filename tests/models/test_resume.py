@@ -1,11 +1,12 @@
 """Unbroken, broken and shared runs give the same numbers, through BasicSR's own pipeline and our command line."""
 import pytest
 import torch
-from tiny import command, options, write
+from tiny import GAN, command, options, write
 
 from ibmd_basicsr.checkpoints.state_dict import load_file
 
 MODELS = ('BridgeModel', 'IBMDModel')
+WITH_GAN = [*((model, {}) for model in MODELS), pytest.param('IBMDModel', GAN, id='IBMDModel-GAN')]
 
 
 def train(root, name, *arguments, model, cwd=None, processes=1, **changes):
@@ -39,19 +40,20 @@ def assert_equal(a, b, tolerance=0.0, path=''):
         assert a == b, path
 
 
-@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize(('model', 'changes'), WITH_GAN)
 @pytest.mark.parametrize('workers', [0, 1])
-def test_resumed_run_equals_the_unbroken_one_bit_for_bit(world, tmp_path_factory, model, workers):
-    """8 iterations = 6, stop, resume 2; in the middle of an epoch (of 5 batches), from another working directory."""
-    common = dict(model=model, datasets__train__num_worker_per_gpu=workers, logger__save_checkpoint_freq=2)
+def test_resumed_run_equals_the_unbroken_one_bit_for_bit(world, tmp_path_factory, model, changes, workers):
+    """9 iterations = 6, stop, resume 3; in the middle of an epoch (of 5 batches), from another working directory."""
+    common = dict(model=model, datasets__train__num_worker_per_gpu=workers, logger__save_checkpoint_freq=3, train__total_iter=9, **changes)
     whole = train(world, 'whole', **common)
-    train(world, 'broken', **common, train__total_iter=6)
-    for name in ('net_g', 'net_bridge'):  # what lies behind iteration 6 must not be used
+    train(world, 'broken', **common | {'train__total_iter': 6})
+    for name in ('net_g', 'net_bridge', 'net_d'):  # what lies behind iteration 6 must not be used
         (world / 'experiments/broken/models' / f'{name}_latest.pth').unlink(missing_ok=True)
     resumed = train(world, 'broken', '--auto_resume', **common, cwd=tmp_path_factory.mktemp('elsewhere'))
-    assert_equal(contents(whole, 8), contents(resumed, 8))
+    assert_equal(contents(whole, 9), contents(resumed, 9))
+    assert ('net_d_9' in contents(whole, 9)) == bool(changes)
     with pytest.raises(AssertionError):  # the comparison can tell two iterations apart
-        assert_equal(contents(whole, 8)['state'], contents(whole, 6)['state'])
+        assert_equal(contents(whole, 9)['state'], contents(whole, 6)['state'])
 
 
 def test_resume_passes_over_a_truncated_state(world):
@@ -63,16 +65,18 @@ def test_resume_passes_over_a_truncated_state(world):
     assert_equal(contents(whole, 8), contents(train(world, 'broken', '--auto_resume', **common), 8))
 
 
-@pytest.mark.parametrize('model', MODELS)
-def test_two_processes_equal_one_with_the_doubled_batch(world, model):
+@pytest.mark.parametrize(('model', 'changes'), WITH_GAN)
+def test_two_processes_equal_one_with_the_doubled_batch(world, model, changes):
     """Gloo data parallelism: same draws, same noise, averaged gradients; and a resumed two-process run equals the unbroken one.
 
     9 draws an epoch and 4 a batch: the filled-up last batch takes part. Adam's first steps divide gradients by their own size, rounding
     errors of zero gradients included; eps=1e-5 keeps those small.
     """
     optimizer = {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0, 'eps': 1e-5}
-    common = dict(model=model, train__optim_g=optimizer, train__total_iter=6) | (
+    common = dict(model=model, train__optim_g=optimizer, train__total_iter=6) | changes | (
         {'train__optim_bridge': optimizer} if model == 'IBMDModel' else {})
+    if changes:
+        common['train__optim_d'] = optimizer
     one = train(world, 'one', **common, datasets__train__batch_size_per_gpu=4, logger__save_checkpoint_freq=6)
     common |= dict(datasets__train__batch_size_per_gpu=2, processes=2, logger__save_checkpoint_freq=3)
     two = train(world, 'two', **common)

@@ -76,7 +76,7 @@ def test_student_gradient_equals_a_plain_recomputation(world, gradient):
         for p in model.net_bridge.parameters():
             p.add_(0.02 * torch.randn_like(p))
     model.feed_data(batch(gt=False))
-    model._let_learn(True)
+    model._let_learn(model.net_g)
     loss = model._student_loss(PerImageNoise.for_training(3, 3, batch=2), 3)
     got = torch.autograd.grad(loss, list(model.net_g.parameters()))
 
