@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from tiny import NETWORK, REPOSITORY, command, options, write
+from tiny import DISCRIMINATOR, GAN, NETWORK, REPOSITORY, command, options, write
 from torch.utils.flop_counter import FlopCounterMode
 
 from ibmd_basicsr.cli import pipelines
@@ -132,6 +132,31 @@ def test_memory_of_the_tiny_student(tmp_path):
     assert cost.gpu_bytes(opt, sizes, 2) == one | {'buckets of DistributedDataParallel': 4400}
     opt['train'] |= {'ema_decay': 0, 'optim_g': {'type': 'SGD', 'lr': 1}, 'optim_bridge': {'type': 'SGD', 'lr': 1, 'momentum': 0.9}}
     assert cost.gpu_bytes(opt, sizes, 1) == {'parameters': 4440, 'gradients': 4400, 'optimiser state': 400}
+
+
+def test_a_discriminator(tmp_path, dry_run):
+    """Its passes, memory, optimiser and defaults; its activations are those of a real run."""
+    opt = options(tmp_path, 'IBMDModel', **GAN, train__perceptual_opt={'type': 'LPIPSLoss', 'weights': 'nowhere.pth'})
+    result = dry_run(opt)
+    assert result.code == 0, result.err
+    assert 'use name' not in result.out and 'train.perceptual_opt.weights: nowhere.pth' in result.out
+    assert row(result.out, 'student update', 'net_d', 'forward, backward to the input')[0] == '1'
+    assert row(result.out, 'discriminator update', 'net_d', 'forward, backward')[0] == '2'
+    assert '8: 6 bridge updates + 2 student updates' in result.out and 'kept for backward, discriminator update: 2 x' in result.out
+    options_out = resolved(result.out)
+    assert options_out['network_d']['skip_connection'] is True and options_out['train']['gan_opt']['real_label_val'] == 1.0
+    assert options_out['train']['perceptual_opt']['net'] == 'vgg' and options_out['train']['optim_d']['eps'] == 1e-8
+
+    size = cost.measure_network(DISCRIMINATOR, 16)
+    sizes = {name: cost.NetworkSize('', 0, 0, 0) for name in ('net_g', 'net_bridge', 'teacher')} | {'net_d': size}
+    assert size.parameters == sum(p.numel() for p in cost.build_network(DISCRIMINATOR).parameters())
+    # 2 turns of the student, each of 2 + 2 x 3 forward passes
+    assert cost.flops_of_run(opt, sizes, 2) == 2 * 2 * 8 * size.forward
+    assert cost.gpu_bytes(opt, sizes, 1)['optimiser state'] == 8 * size.parameters
+    for kind in (cost.LEARN, cost.THROUGH):
+        estimate = cost.measure_activations(DISCRIMINATOR, 16, kind)
+        real = cost.kept_bytes(cost.build_network(DISCRIMINATOR), 16, 5, kind)
+        assert real > 0 and estimate.fixed + 5 * estimate.per_image == real
 
 
 def test_a_micro_batch_costs_less_memory_and_nothing_else(tmp_path, dry_run):
