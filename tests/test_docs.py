@@ -8,6 +8,7 @@ from tiny import REPOSITORY
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.metrics  # noqa: F401
+from ibmd_basicsr.compat.options import normalise_numbers
 from ibmd_basicsr.models.option_rules import check_options
 
 RELEASED = (REPOSITORY / 'docs' / 'released_code.md').read_text()
@@ -46,6 +47,15 @@ def test_validation_block_of_the_metrics_page():
     block = yaml.safe_load(re.search(r'```yaml\n(val:.*?)```', (REPOSITORY / 'docs' / 'metrics.md').read_text(), re.DOTALL)[1])
     opt = paper('sr4x_ibmd')
     opt['val']['metrics'] = block['val']['metrics']
+    for phase, dataset in opt['datasets'].items():
+        dataset |= {'phase': phase, 'scale': opt['scale']}
+    check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
+
+
+def test_extras_block_of_the_readme():
+    block = yaml.safe_load(re.search(r'```yaml\n(network_d:.*?)```', (REPOSITORY / 'README.md').read_text(), re.DOTALL)[1])
+    opt = normalise_numbers(merge(paper('sr4x_ibmd'), block))
+    del opt['datasets']['train']['return_gt']
     for phase, dataset in opt['datasets'].items():
         dataset |= {'phase': phase, 'scale': opt['scale']}
     check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
