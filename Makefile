@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | test-browser | test-stock | lint | clean      PYTHON=python3.12 and VENV=/elsewhere choose interpreter and place
+# make setup | demo | zoo | test | test-slow | test-browser | test-stock | lint | clean      PYTHON=python3.12 and VENV=/elsewhere choose interpreter and place
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,9 @@ EXTRAS := basicsr,test,report,dev
 # threads fight over two cores, and small networks gain nothing from them
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow test-browser test-stock lint clean help
+ZOO := sr4x_s jpeg10_s sr4x_baselines jpeg10_baseline
+
+.PHONY: setup demo zoo test test-slow test-browser test-stock lint clean help
 
 help:
 	@head -1 Makefile
@@ -23,6 +25,11 @@ $(STAMP): setup.py
 demo: setup
 	$(BIN)/python -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml --auto_resume
 	$(BIN)/python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml
+
+# Trains what is in ZOO (options/zoo.yml), for a GPU, on photographs of Debian packages. A second call resumes.
+zoo: setup
+	$(BIN)/python scripts/fetch_photos.py
+	$(BIN)/python scripts/zoo.py $(ZOO)
 
 test: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not browser"

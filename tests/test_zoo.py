@@ -1,0 +1,98 @@
+"""scripts/zoo.py: stages in order, what is done is not done again, stops and failures are told, finished networks are exported."""
+import importlib.util
+import sys
+
+import pytest
+import torch
+import yaml
+from tiny import REPOSITORY
+
+from ibmd_basicsr.compat.options import read_option_file
+
+spec = importlib.util.spec_from_file_location('zoo', REPOSITORY / 'scripts/zoo.py')
+zoo = importlib.util.module_from_spec(spec)
+sys.modules['zoo'] = zoo  # dataclasses look their module up
+spec.loader.exec_module(zoo)
+
+SAVE = """
+import pathlib, sys, torch
+with open('order.txt', 'a') as file:
+    print(sys.argv[1], file=file)
+pathlib.Path(sys.argv[2]).parent.mkdir(parents=True)
+torch.save({'params_ema': {'weight': torch.arange(3.)}}, sys.argv[2])
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of two networks whose trainings are a line of Python."""
+    monkeypatch.setattr(zoo, 'ROOT', tmp_path)
+    monkeypatch.setattr(zoo.Stage, 'command', lambda stage: [sys.executable, '-c', SAVE, stage.experiment, str(stage.result)])
+    for name in ('teacher', 'student', 'peer'):
+        (tmp_path / f'{name}.yml').write_text(f'name: {name}_run\n')
+    recipes = {'ours': {'about': 'x', 'stages': [{'file': 'teacher.yml'}, {'file': 'student.yml', 'change': ['a=1']}],
+                        'export': {'ours_student': 'student_run'}},
+               'theirs': {'about': 'y', 'stages': [{'file': 'peer.yml'}]}}
+    (tmp_path / 'zoo.yml').write_text(yaml.safe_dump(recipes))
+    return tmp_path
+
+
+def run(project, *arguments):
+    return zoo.main(['--recipes', str(project / 'zoo.yml'), '--export', str(project / 'out'), *arguments])
+
+
+def test_stages_in_order_once_and_exported(project, capsys):
+    assert run(project, 'ours', 'theirs') == 0
+    assert (project / 'order.txt').read_text().split() == ['teacher_run', 'student_run', 'peer_run']
+    weight = torch.load(project / 'out/ours_student.pth', weights_only=True)['params_ema']['weight']
+    assert weight.dtype == torch.float16 and weight.tolist() == [0, 1, 2]
+    assert 'ours: done' in capsys.readouterr().out
+    assert run(project, 'ours', 'theirs') == 0
+    assert len((project / 'order.txt').read_text().split()) == 3, 'nothing is trained twice'
+    assert run(project, '--list') == 0
+    assert capsys.readouterr().out.count('[x]') == 3
+
+
+def test_a_failure_is_one_line_and_the_others_go_on(project, monkeypatch, capsys):
+    command = zoo.Stage.command
+    monkeypatch.setattr(zoo.Stage, 'command', lambda stage: [sys.executable, '-c', 'import sys; sys.exit("error: no photographs")']
+                        if stage.experiment == 'student_run' else command(stage))
+    assert run(project, 'ours', 'theirs') == 1
+    printed = capsys.readouterr()
+    assert 'error: ours: student_run: error: no photographs (all of it: experiments/student_run.zoo.log)' in printed.err
+    assert 'ours: failed' in printed.out and 'theirs: done' in printed.out
+
+
+def test_minutes_stop_and_the_same_command_goes_on(project, monkeypatch, capsys):
+    command = zoo.Stage.command
+    monkeypatch.setattr(zoo.Stage, 'command', lambda stage: [sys.executable, '-c', 'import time; time.sleep(60)'])
+    assert run(project, 'theirs', '--minutes', '0.005') == 3
+    assert 'stopped by --minutes; the same command goes on.' in capsys.readouterr().out
+    monkeypatch.setattr(zoo.Stage, 'command', command)
+    assert run(project, 'theirs') == 0
+
+
+@pytest.mark.parametrize('text, message', [
+    ('a: {about: x, stages: [{file: nowhere.yml}]}', 'a.stages[0].file: nowhere.yml: no such file'),
+    ('a: {about: x, stages: [], exports: {}}', "unknown key 'exports', did you mean 'export'?"),
+    ('a: {about: x, stages: [{file: peer.yml}], export: {f: other}}', 'a.export.f: other is none of its stages'),
+])
+def test_wrong_recipes_are_refused(project, capsys, text, message):
+    (project / 'zoo.yml').write_text(text)
+    assert run(project, 'a') == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_network(project, capsys):
+    assert run(project, 'mine') == 2
+    assert "no network 'mine'. Known: ours, theirs." in capsys.readouterr().err
+
+
+def test_shipped_recipes_name_their_teachers():
+    networks = zoo.read_recipes(zoo.RECIPES)
+    for network in networks.values():
+        for before, stage in zip(network.stages, network.stages[1:]):
+            opt = read_option_file(REPOSITORY / stage.file)
+            needed = (opt.get('teacher') or {}).get('weights') or opt['path']['pretrain_network_g']
+            needed = next((change.split('=')[1] for change in stage.change if change.startswith('teacher:weights=')), needed)
+            assert needed == f'experiments/{before.experiment}/models/net_g_latest.pth', stage.file
