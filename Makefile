@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/python -m ibmd_basicsr.train -opt options/sr4x_ibmd.yml --auto_resume
 	$(BIN)/python -m ibmd_basicsr.compare -opt options/compare/sr4x.yml
 
-# Trains what is in ZOO (options/zoo.yml), for a GPU, on photographs of Debian packages. A second call resumes.
+# Trains what is in ZOO (options/zoo/recipes.yml), for a GPU, on photographs of Debian packages. A second call resumes.
 zoo: setup
 	$(BIN)/python scripts/fetch_photos.py
 	$(BIN)/python scripts/zoo.py $(ZOO)

@@ -4,7 +4,7 @@
     python scripts/fetch_photos.py && python scripts/zoo.py sr4x_s jpeg10_s sr4x_baselines jpeg10_baseline --jobs 4
     python scripts/zoo.py sr4x_s --minutes 10        # a slot of ten minutes: stops then, and says how to go on
 
-The recipes are in options/zoo.yml: every stage is one call of `python -m ibmd_basicsr.train --auto_resume`, its log is
+The recipes are in options/zoo/recipes.yml: every stage is one call of `python -m ibmd_basicsr.train --auto_resume`, its log is
 experiments/NAME.zoo.log. A stage that is stopped loses what came after its last checkpoint (save_checkpoint_freq). Finished networks are
 written in half precision to --export, by scripts/export_weights.py.
 
@@ -29,7 +29,7 @@ from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import check_keys
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = ROOT / 'options' / 'zoo.yml'
+RECIPES = ROOT / 'options' / 'zoo' / 'recipes.yml'
 EXPORTER = Path(__file__).resolve().with_name('export_weights.py')
 GRACE = 20
 """Seconds that a stopped training has to end by itself."""
@@ -138,12 +138,12 @@ def listing(networks: dict[str, Network]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', nargs='*', metavar='NAME', help='networks of options/zoo.yml')
+    parser.add_argument('names', nargs='*', metavar='NAME', help='networks of options/zoo/recipes.yml')
     parser.add_argument('--list', action='store_true', help='show networks and stages; x: done')
     parser.add_argument('--jobs', type=int, default=1, help='networks at a time (default: %(default)s)')
     parser.add_argument('--minutes', type=float, help='stop after so many minutes in all')
     parser.add_argument('--export', type=Path, default=Path('results/zoo'), metavar='FOLDER', help='default: %(default)s')
-    parser.add_argument('--recipes', type=Path, default=RECIPES, metavar='FILE.yml', help='default: options/zoo.yml')
+    parser.add_argument('--recipes', type=Path, default=RECIPES, metavar='FILE.yml', help='default: options/zoo/recipes.yml')
     args = parser.parse_args(arguments)
     try:
         networks = read_recipes(args.recipes)

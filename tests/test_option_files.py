@@ -20,7 +20,7 @@ from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.option_rules import check_options
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 
-OTHER = {'compare', 'baselines', 'ablations'}  # folders of other kinds of files
+OTHER = {'compare', 'baselines', 'ablations', 'zoo'}  # folders of other kinds of files
 FILES = sorted(path for path in (REPOSITORY / 'options').rglob('*.yml') if not OTHER & set(path.relative_to(REPOSITORY).parts))
 BASELINES = sorted((REPOSITORY / 'options/baselines').glob('*.yml'))
 NANO_TASKS = ('sr4x', 'sr4x_pool', 'jpeg5', 'jpeg10', 'inpaint_center', 'inpaint_freeform', 'inpaint_center_cond', 'edges', 'normals')
