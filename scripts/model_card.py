@@ -88,7 +88,7 @@ def make_card(path: Path, facts: dict[str, Any]) -> str:
     params = load_params(path, opt['path']['param_key_g']).values()
     numbers = sorted({str(value.dtype).removeprefix('torch.') for value in params})
     parts = [
-        header(facts),
+        header(facts, opt),
         '<!-- Made by scripts/model_card.py from weights/cards.yml, the file, its options and the tables in docs/. Do not edit. -->',
         f'# {facts["title"]}\n`{path.name}`: {facts["task"]}.',
         '## File\n' + table({
@@ -103,18 +103,19 @@ def make_card(path: Path, facts: dict[str, Any]) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
-def header(facts: dict[str, Any]) -> str:
+def header(facts: dict[str, Any], opt: dict[str, Any]) -> str:
     """Return the block of a card that the Hugging Face Hub reads."""
     block = {'license': facts['licence'].lower()} if 'licence' in facts else {}
     block |= {'library_name': 'ibmd_basicsr', 'pipeline_tag': 'image-to-image',
-              'tags': ['basicsr', 'image-restoration', 'diffusion-bridge', *facts.get('tags', [])]}
+              'tags': ['basicsr', 'image-restoration', *(['diffusion-bridge'] if 'bridge' in opt else []), *facts.get('tags', [])]}
     return f'---\n{yaml.safe_dump(block, sort_keys=False)}---'
 
 
 def use(file: str, opt: dict[str, Any]) -> str:
     """Return the section with the command that tests the file, and the options that it needs in files of one's own."""
-    blocks = {'scale': opt['scale'], 'bridge': opt['bridge'], 'network_g': opt['network_g'], 'path': opt['path'],
-              'val': {'sampler': opt['val']['sampler']}}
+    blocks = {key: opt[key] for key in ('scale', 'bridge', 'network_g', 'path') if key in opt}
+    if 'sampler' in opt['val']:  # baselines have neither bridge nor sampler
+        blocks['val'] = {'sampler': opt['val']['sampler']}
     return (f'## Use\n```\npython -m ibmd_basicsr.test -opt {file}\n```\nOptions that belong to the file (of {link(file)}):\n'
             f'```yaml\n{yaml.safe_dump(blocks, sort_keys=False, default_flow_style=None, width=120)}```')
 

@@ -8,6 +8,7 @@ from tiny import REPOSITORY, command
 
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.models import build_restorer
+from ibmd_basicsr.reporting.peers import build_arch
 
 TASKS = {'sr4x': 'student', 'jpeg10': 'student', 'inpaint_center': 'student@4', 'edges': 'student@1', 'normals': 'student@2'}
 """Tasks with shipped weights, and a row of the student that must beat the input in LPIPS (edges: an edge map of hair is close in LPIPS)."""
@@ -35,6 +36,14 @@ def test_test_options_fit_their_weights(file: Path):
     # x_T and z enter the first 3x3 convolution as 2x2 patches; attention stands in three blocks
     extra = network.get('cond_channels', 0) + network.get('noise_channels', 0)
     assert restorer.parameters == 2_968_236 + (198_912 if network['attention_resolutions'] else 0) + extra * 4 * 9 * 32
+
+
+@pytest.mark.parametrize('file', sorted((REPOSITORY / 'options/baselines/test').glob('*.yml')), ids=lambda path: path.stem)
+def test_test_options_of_baselines_fit_their_weights(file: Path):
+    opt = yaml.safe_load(file.read_text())
+    path = opt['path']
+    restorer = build_arch(network=opt['network_g'], weights=absolute(path['pretrain_network_g']), param_key=path['param_key_g'], scale=4)
+    assert restorer.parameters == 1_517_571
 
 
 @pytest.mark.parametrize('task', TASKS)
