@@ -47,12 +47,13 @@ class InverseBridgeLoss(nn.Module):
         time_weight: name of lambda(t), as in :class:`BridgeMatchingLoss`.
         gradient: ``full`` sends the gradient through x_0 and through x_t, hence through both networks' inputs (the paper);
             ``x0_only`` detaches x_t (what the released code does for I2SB's SR and JPEG), leaving ``2 lambda (f - r)`` on x_0.
-        alpha: 0.5 is the exact objective; SiD (arXiv 2404.04057) uses up to 1.2.
+        alpha: 0.5 is the exact objective; SiD (arXiv 2404.04057) uses up to 1.2. Only ``full`` feels it: with ``x0_only`` its term has no
+            gradient, so another value is refused.
         normalize: divide each image's loss by its detached mean |r - x_0| (SiD).
         mask_only: as in :class:`BridgeMatchingLoss`.
 
     Raises:
-        ValueError: unknown ``gradient``.
+        ValueError: unknown ``gradient``, or an ``alpha`` that would do nothing.
     """
 
     GRADIENTS = ('full', 'x0_only')
@@ -62,6 +63,8 @@ class InverseBridgeLoss(nn.Module):
         super().__init__()
         if gradient not in self.GRADIENTS:
             raise ValueError(f'InverseBridgeLoss: gradient must be one of {self.GRADIENTS}, got {gradient!r}.')
+        if gradient == 'x0_only' and alpha != 0.5:
+            raise ValueError(f'InverseBridgeLoss: alpha has no effect with gradient x0_only: leave it out or use gradient full, got {alpha}.')
         self.loss_weight = loss_weight
         self.time_weight = time_weight
         self.gradient = gradient

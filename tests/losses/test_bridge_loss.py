@@ -61,3 +61,5 @@ def test_normaliser_divides_by_the_detached_teacher_residual():
 def test_unknown_gradient_is_named():
     with pytest.raises(ValueError, match="gradient must be one of .* got 'half'"):
         InverseBridgeLoss(gradient='half')
+    with pytest.raises(ValueError, match='alpha has no effect with gradient x0_only.* got 1.2'):
+        InverseBridgeLoss(gradient='x0_only', alpha=1.2)
