@@ -64,7 +64,8 @@ class InverseBridgeLoss(nn.Module):
         if gradient not in self.GRADIENTS:
             raise ValueError(f'InverseBridgeLoss: gradient must be one of {self.GRADIENTS}, got {gradient!r}.')
         if gradient == 'x0_only' and alpha != 0.5:
-            raise ValueError(f'InverseBridgeLoss: alpha has no effect with gradient x0_only: leave it out or use gradient full, got {alpha}.')
+            raise ValueError('InverseBridgeLoss: alpha has no effect with gradient x0_only: leave it out or use gradient full, '
+                             f'got {alpha}.')
         self.loss_weight = loss_weight
         self.time_weight = time_weight
         self.gradient = gradient
