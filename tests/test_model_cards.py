@@ -49,8 +49,9 @@ def test_the_hub_reads_the_head_of_a_card(path):
 @pytest.mark.parametrize('name', FACTS)
 def test_what_the_facts_name_is_there(name):
     commands = FACTS[name]['training']
-    options = [re.search(r'-opt (\S+)', command)[1] for command in commands]
-    for file in (*options, *FACTS[name].get('training_logs', [])):
+    options = [re.search(r'-opt (\S+)', command)[1] for command in commands if '-opt' in command]
+    scripts = [command.split()[1] for command in commands if '-opt' not in command]
+    for file in (*options, *scripts, *FACTS[name].get('training_logs', [])):
         assert (REPOSITORY / file).is_file(), file
     if 'exported_from' in FACTS[name]:
         assert FACTS[name]['exported_from'].split('/')[1] == yaml.safe_load((REPOSITORY / options[-1]).read_text())['name']
