@@ -1,9 +1,11 @@
 """The whole IBMDModel on Gaussians, where the posterior p(x_0 | x_T) is known: conditional bridges of all schedules, one step and four.
 
 Every pixel of an image is a sample of its own: x_0 ~ N(0, 1/4) (DDBM's sigma_data), x_T = x_0 + N(0, 1/4), so p(x_0 | x_T) = N(x_T/2, 1/8).
-Networks are multilayer perceptrons of 1x1 convolutions. The teacher is the exact conditional mean; student and bridge network start from
+Networks are multilayer perceptrons on single pixels. The teacher is the exact conditional mean; student and bridge network start from
 a perceptron that was fitted to it.
 """
+import functools
+
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -21,21 +23,22 @@ VARIANCE = 0.125
 
 @ARCH_REGISTRY.register()
 class PixelPerceptron(nn.Module):
-    """Three layers of 1x1 convolutions on (x, cond, z, time)."""
+    """Three layers on the (x, cond, z, time) of each pixel: 1x1 convolutions, written as matrix products, at less than half the time."""
 
     in_channels = 1
 
     def __init__(self, noise_channels=0):
         super().__init__()
         self.noise_channels = noise_channels
-        self.body = nn.Sequential(nn.Conv2d(4, 64, 1), nn.SiLU(), nn.Conv2d(64, 64, 1), nn.SiLU(), nn.Conv2d(64, 1, 1))
+        self.body = nn.Sequential(nn.Linear(4, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
         if not noise_channels:  # a dead input in place of z, so that the student can start from the teacher's weights
             with torch.no_grad():
                 self.body[0].weight[:, 2].zero_()
 
     def forward(self, x, timesteps, cond=None, z=None):
         time = (timesteps / 500).reshape(-1, 1, 1, 1).expand_as(x)
-        return self.body(torch.cat([x, cond, torch.zeros_like(x) if z is None else z, time], dim=1))
+        pixels = torch.cat([x, cond, torch.zeros_like(x) if z is None else z, time], dim=1).movedim(1, -1)
+        return self.body(pixels).movedim(-1, 1)
 
 
 def exact(bridge, x_t, t, x_T):
@@ -58,10 +61,14 @@ def draw(count, generator):
     return x_0, x_0 + 0.5 * torch.randn(count, 1, 4, 4, generator=generator)
 
 
-def fit_teacher(bridge, path):
-    """Fit a perceptron to the exact denoiser and write it."""
+@functools.cache
+def fitted_teacher(name):
+    """Fit a perceptron to the exact denoiser of a bridge, once for all tests; return its weights."""
+    bridge = make_bridge(name)
     generator = torch.Generator().manual_seed(0)
-    net = PixelPerceptron()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = PixelPerceptron()
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(600):
         x_0, x_T = draw(256, generator)
@@ -73,13 +80,13 @@ def fit_teacher(bridge, path):
         loss.backward()
         net.body[0].weight.grad[:, 2] = 0
         optimizer.step()
-    torch.save({'params_ema': net.state_dict()}, path)
+    return net.state_dict()
 
 
 def distil(tmp_path, name, steps, scheme, updates, tell_bridge=False, real_pairs=None):
     """Train and return bridge and model."""
     bridge = make_bridge(name)
-    fit_teacher(bridge, tmp_path / 'teacher.pth')
+    torch.save({'params_ema': fitted_teacher(name)}, tmp_path / 'teacher.pth')
     adam = {'type': 'Adam', 'lr': 2e-3, 'betas': [0.0, 0.999]}
     opt = options(tmp_path, 'IBMDModel', scale=1, bridge=BRIDGES[name] | {'conditional': True},
                   network_g={'type': 'PixelPerceptron', 'noise_channels': 1},
