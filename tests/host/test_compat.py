@@ -69,5 +69,5 @@ def test_two_cpu_processes_through_torchrun(tmp_path):
     '''))
     launch = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0']
     environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
-    result = subprocess.run([*launch, str(script)], env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([*launch, str(script)], env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
