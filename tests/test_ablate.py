@@ -1,10 +1,12 @@
 """scripts/ablate.py: changes block by block, every shipped variant is accepted, a tiny ablation runs, stops where it must and resumes."""
 import importlib.util
+import os
+import subprocess
 import sys
 
 import pytest
 import yaml
-from tiny import REPOSITORY, make_photos, make_teacher, options
+from tiny import REPOSITORY, forked_command, make_photos, make_teacher, options
 
 from ibmd_basicsr.models.option_rules import check_options
 from ibmd_basicsr.utils.errors import OptionError
@@ -49,6 +51,17 @@ def test_a_tiny_ablation(tmp_path, monkeypatch, capsys):
         'variants': {'base': {}, 'broken': {'teacher': {'weights': 'nowhere.pth'}}}}))
     monkeypatch.setattr(ablate, 'ROOT', tmp_path)
     monkeypatch.setenv('PYTHONPATH', str(REPOSITORY))
+    real_run = subprocess.run
+
+    def run(command, *, cwd, env, stdout, stderr):
+        if command[-1].endswith('tiny_base_s0.yml'):  # one as a user has it, the others quicker
+            return real_run(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+        assert command[:3] == [sys.executable, '-m', 'ibmd_basicsr.train'] and env == os.environ | {'OMP_NUM_THREADS': '1'}
+        result = forked_command(*command[3:], cwd=cwd)
+        stdout.write(result.stdout + result.stderr)
+        return result
+
+    monkeypatch.setattr(ablate.subprocess, 'run', run)
     monkeypatch.setattr(sys, 'argv', ['ablate.py', str(tmp_path / 'tiny.yml'), '--jobs', '2'])
     monkeypatch.setattr(ablate, 'measure', lambda *_: {'lpips': 0.5, 'texture_distance': 1.0, 'psnr': 20.0})
     monkeypatch.setattr(ablate, 'mean_pairwise_lpips', lambda *_, **__: 0.25)

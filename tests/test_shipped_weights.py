@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny import REPOSITORY, command
+from tiny import REPOSITORY, forked_command
 
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.models import build_restorer
@@ -57,7 +57,7 @@ def test_student_and_teacher_restore(task, tmp_path):
     file = tmp_path / 'options' / 'compare.yml'
     file.parent.mkdir()
     file.write_text(yaml.safe_dump(opt))
-    result = command('-opt', file, '-o', tmp_path / 'out', '--limit', 3, '--steps', 1, module='compare')
+    result = forked_command('-opt', file, '-o', tmp_path / 'out', '--limit', 3, '--steps', 1, module='compare')
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     with open(tmp_path / 'out' / 'results.csv', newline='') as stream:
         lines = list(csv.DictReader(stream))

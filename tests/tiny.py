@@ -2,9 +2,15 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
+import runpy
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import cv2
@@ -91,14 +97,81 @@ def write(root: Path, opt: dict) -> Path:
 
 
 def command(*arguments, cwd: Path | None = None, processes: int = 1, module: str = 'train') -> subprocess.CompletedProcess:
-    """Run ``python -m ibmd_basicsr.<module>`` (under torchrun for several processes) with one thread a process."""
+    """Run ``python -m ibmd_basicsr.<module>`` (under torchrun for several processes) with one thread a process.
+
+    Most of its time goes into importing torch: see :func:`forked_command`, which is for all but a few tests.
+    """
     launch = [sys.executable, '-m']
     extra = []
     if processes > 1:
         launch += ['torch.distributed.run', f'--nproc_per_node={processes}', '--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0', '-m']
         extra = ['--launcher', 'pytorch']
+    return subprocess.run([*launch, f'ibmd_basicsr.{module}', *map(str, arguments), *extra], cwd=cwd or REPOSITORY, env=environment(),
+                          capture_output=True, text=True, timeout=300)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a command: this package can be imported, one thread."""
     # what is on the path already stays: `make test-stock` puts another BasicSR there
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])])
-    environment = os.environ | {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
-    return subprocess.run([*launch, f'ibmd_basicsr.{module}', *map(str, arguments), *extra], cwd=cwd or REPOSITORY, env=environment,
-                          capture_output=True, text=True, timeout=300)
+    return os.environ | {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
+
+
+# A server that has imported torch and the package, and done nothing else: its forks are as good as processes of their own. (Forks of
+# the process that runs the tests are not: that may hold threads, CUDA and what earlier tests left behind.)
+FORKS = multiprocessing.get_context('forkserver')
+FORKS.set_forkserver_preload([f'ibmd_basicsr.{name}' for name in ('compat', 'archs', 'data', 'losses', 'metrics', 'models')]
+                             + ['basicsr.train', 'basicsr.test', 'ibmd_basicsr.cli.compare', 'ibmd_basicsr.reporting.comparison'])
+
+
+def forked_command(*arguments, cwd: Path | None = None, processes: int = 1, module: str = 'train') -> subprocess.CompletedProcess:
+    """Run what :func:`command` runs in new processes that need not import torch; several find each other as those of torchrun do.
+
+    As with torchrun, the first failure ends the others. The output of rank 0 comes first.
+    """
+    variables = [environment() for _ in range(processes)]
+    if processes > 1:
+        arguments = (*arguments, '--launcher', 'pytorch')
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = str(free.getsockname()[1])
+        for rank, block in enumerate(variables):
+            block |= {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(processes), 'MASTER_ADDR': '127.0.0.1',
+                      'MASTER_PORT': port}
+    arguments = [f'ibmd_basicsr.{module}', *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as folder:
+        running = [FORKS.Process(target=_run_module, args=(arguments, cwd or REPOSITORY, block, f'{folder}/{rank}'))
+                   for rank, block in enumerate(variables)]
+        for rank, process in enumerate(running):
+            for stream in ('out', 'err'):
+                Path(f'{folder}/{rank}.{stream}').touch()
+            process.start()
+        deadline = time.monotonic() + 300
+        waiting = {process.sentinel: process for process in running}
+        while waiting:
+            ended = [waiting.pop(sentinel) for sentinel in wait(list(waiting), max(0, deadline - time.monotonic()))]
+            if not ended or any(process.exitcode for process in ended):
+                for process in waiting.values():
+                    process.kill()
+                    process.join()
+                if not ended:
+                    raise subprocess.TimeoutExpired(arguments, 300)
+                break
+        outputs = [''.join(Path(f'{folder}/{rank}.{stream}').read_text() for rank in range(processes)) for stream in ('out', 'err')]
+    # those that were killed follow the one that failed
+    code = next((process.exitcode for process in running if process.exitcode and process not in waiting.values()), 0)
+    return subprocess.CompletedProcess(arguments, code, *outputs)
+
+
+def _run_module(arguments: list[str], cwd: Path, variables: dict[str, str], output: str) -> None:
+    """Be ``python -m`` with these arguments."""
+    import torch
+    for number, name in ((1, 'out'), (2, 'err')):
+        os.dup2(os.open(f'{output}.{name}', os.O_WRONLY), number)
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(cwd)
+    torch.set_num_threads(1)  # too late for OMP_NUM_THREADS
+    multiprocessing.set_start_method(None, force=True)  # not this test's: the command chooses
+    sys.argv = list(arguments)
+    runpy.run_module(arguments[0], run_name='__main__', alter_sys=True)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from tiny import DISCRIMINATOR, GAN, NETWORK, REPOSITORY, command, options, write
+from tiny import DISCRIMINATOR, GAN, NETWORK, REPOSITORY, forked_command, options, write
 from torch.utils.flop_counter import FlopCounterMode
 
 from ibmd_basicsr.cli import pipelines
@@ -46,7 +46,7 @@ def test_paper_scale_without_gpus_data_or_weights(tmp_path):
     file = tmp_path / 'options' / 'sr4x_ibmd.yml'
     file.parent.mkdir()
     shutil.copy(REPOSITORY / 'options' / 'paper' / 'sr4x_ibmd.yml', file)
-    result = command('-opt', file, '--dry-run', cwd=tmp_path)
+    result = forked_command('-opt', file, '--dry-run', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     out = result.stdout
     assert row(out, 'net_g', 'ADMUNet')[:2] == row(out, 'net_g_ema', 'ADMUNet')[:2] == ['552,814,083', '566']

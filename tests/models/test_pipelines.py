@@ -4,14 +4,14 @@ import shutil
 import cv2
 import pytest
 import torch
-from tiny import NETWORK, command, options, write
+from tiny import NETWORK, command, forked_command, options, write
 
 from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
 
 
-def run(*arguments, module='train'):
+def run(*arguments, module='train', start=forked_command):
     """Run a command and fail with its log if it does."""
-    result = command(*arguments, module=module)
+    result = start(*arguments, module=module)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout + result.stderr
 
@@ -29,7 +29,7 @@ def options_of_a_test_run(root):
 
 
 def test_the_hosts_test_pipeline_writes_images_and_metrics(world):
-    log = run('-opt', write(world, options_of_a_test_run(world)), module='test')
+    log = run('-opt', write(world, options_of_a_test_run(world)), module='test', start=command)
     for metric in ('psnr', 'ssim', 'lpips'):
         assert f'# {metric}: ' in log
     images = sorted((world / 'results/tested/visualization/photos_val').glob('*.png'))

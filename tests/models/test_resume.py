@@ -1,7 +1,7 @@
 """Unbroken, broken and shared runs give the same numbers, through BasicSR's own pipeline and our command line."""
 import pytest
 import torch
-from tiny import GAN, command, options, write
+from tiny import GAN, forked_command, options, write
 
 from ibmd_basicsr.checkpoints.state_dict import load_file
 
@@ -12,7 +12,7 @@ WITH_GAN = [*((model, {}) for model in MODELS), pytest.param('IBMDModel', GAN, i
 def train(root, name, *arguments, model, cwd=None, processes=1, **changes):
     """Train in ``root`` and fail with the log if the command does."""
     file = write(root, options(root, model, name=name, **changes))
-    result = command('-opt', file, *arguments, cwd=cwd, processes=processes)
+    result = forked_command('-opt', file, *arguments, cwd=cwd, processes=processes)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return root / 'experiments' / name
 
@@ -102,6 +102,6 @@ def test_distillation_reads_no_clean_image(world):
         block['dataroot_lq'] = str(world / 'lq')
     opt['datasets']['train']['gt_size'] = 32
     del opt['val'], opt['datasets']['val']
-    result = command('-opt', write(world, opt))
+    result = forked_command('-opt', write(world, opt))
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert (world / 'experiments/lq_only/models/net_g_latest.pth').is_file()

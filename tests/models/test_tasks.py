@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_resume import assert_equal, contents
-from tiny import NETWORK, command, make_teacher, options, write
+from tiny import NETWORK, command, forked_command, make_teacher, options, write
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
@@ -113,7 +113,7 @@ def test_validation_on_corrupted_images_writes_pictures(tmp_path):
     opt['val'] = {'val_freq': 3, 'save_img': True, 'sampler': {'type': 'few_step', 'trained_steps': 4, 'steps': 2}}
     opt['datasets']['val'] = {'name': 'holes', 'type': 'DegradedImageDataset', 'dataroot_lq': str(tmp_path / 'lq'),
                               'dataroot_mask': str(tmp_path / 'masks')}
-    result = command('-opt', write(tmp_path, opt))
+    result = forked_command('-opt', write(tmp_path, opt))
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     check_student(tmp_path / 'experiments/tiny')
     pictures = list((tmp_path / 'experiments/tiny/visualization').rglob('*.png'))
@@ -213,7 +213,7 @@ def test_resumed_run_equals_the_unbroken_one_bit_for_bit(pipeline, tmp_path, tas
     pipeline(broken | {'train': broken['train'] | {'total_iter': 4}})
     for name in ('net_g', 'net_bridge'):  # what lies behind iteration 4 must not be used
         (tmp_path / f'experiments/broken/models/{name}_latest.pth').unlink()
-    result = command('-opt', write(tmp_path, broken), '--auto_resume')
+    result = forked_command('-opt', write(tmp_path, broken), '--auto_resume')
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert_equal(contents(whole, 6), contents(tmp_path / 'experiments/broken', 6))
     with pytest.raises(AssertionError):  # the comparison can tell two iterations apart

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tiny import command, make_photos, make_teacher, options, write
+from tiny import FORKS, forked_command, make_photos, make_teacher, options, write
 
 import ibmd_basicsr.data
 import ibmd_basicsr.losses
@@ -87,7 +87,7 @@ def test_ranks_equal_one_process_to_the_last_bit(tmp_path):
         make_photos(tmp_path / name / 'photos', count=count)
         make_teacher(tmp_path / name)
         (tmp_path / name / 'metrics.json').write_text(json.dumps(metrics_of_all_kinds(tmp_path / name)))
-    mp.spawn(one_of_several, (ranks, tmp_path), ranks)
+    mp.start_processes(one_of_several, (ranks, tmp_path), ranks, start_method=FORKS.get_start_method())
     for name, count in SETS.items():
         folder = tmp_path / name
         one = validate(folder, metrics_of_all_kinds(folder), iterations=(7, 8))
@@ -108,7 +108,7 @@ def test_the_test_command_on_two_processes(world):
     opt['path'] = {'pretrain_network_g': str(world / 'teacher.pth'), 'param_key_g': 'params_ema'}
     opt['val'] = {'save_img': True, 'suffix': 'x', 'pbar': True, 'sampler': {'type': 'ancestral', 'steps': 2},
                   'metrics': metrics_of_all_kinds(world)}
-    result = command('-opt', write(world, opt), processes=2, module='test')
+    result = forked_command('-opt', write(world, opt), processes=2, module='test')
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     logged = [line.split('Best')[0].strip() for line in (result.stdout + result.stderr).splitlines() if '\t # ' in line]
     one = validate(world, metrics_of_all_kinds(world), val__suffix='x')
