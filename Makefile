@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 EXTRAS := basicsr,test,report,dev
 # threads fight over two cores, and small networks gain nothing from them
 TEST_ENV := OMP_NUM_THREADS=1
+# two processes, whole files each: their fixtures are made once
+PARALLEL := -n 2 --dist loadfile
 
 ZOO := sr4x_s jpeg10_s sr4x_baselines jpeg10_baseline
 
@@ -32,7 +34,7 @@ zoo: setup
 	$(BIN)/python scripts/zoo.py $(ZOO)
 
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not browser"
+	$(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser"
 
 test-slow: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]  # 5: there are none
@@ -50,7 +52,7 @@ $(STOCK): $(STAMP)
 
 test-stock: $(STOCK)
 	PYTHONPATH=$(STOCK) $(BIN)/python -c "import ibmd_basicsr.compat, basicsr; assert basicsr.__file__.startswith('$(STOCK)')"
-	PYTHONPATH=$(STOCK) $(TEST_ENV) $(BIN)/python -m pytest -m "not slow" tests/host tests/models tests/data
+	PYTHONPATH=$(STOCK) $(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/host tests/models tests/data
 
 lint: setup
 	$(BIN)/python -m ruff check .
