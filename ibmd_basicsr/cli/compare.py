@@ -23,6 +23,7 @@ rows of an option file (all keys: docs/comparing.md):
   - {name: student, kind: bridge, network: {...}, bridge: {...}, weights: student.pth, sampler: {type: one_step}}
   - {name: EDSR, kind: arch, network: {type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 4}, weights: EDSR.pth, input_range: [0, 1]}
   - {name: HAT, kind: spandrel, weights: HAT.pth, tile: 256, tile_pad: 32}      # pip install 'ibmd_basicsr[peers]'
+  - {name: SPAN, kind: ncnn, weights: SPAN.param}                               # the same; SPAN.bin beside it
 several test sets: `datasets: [{name: Set5, type: ...}, ...]` in the place of `dataset`; more metrics: `metrics: [calculate_dists, ...]`
 
 outputs, in the folder of the option file's `output` (relative to the project root) or of -o:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 from tqdm import tqdm
 
 from ibmd_basicsr.models import build_restorer
+from ibmd_basicsr.reporting.ncnn_peer import build_ncnn, find_bin
 from ibmd_basicsr.reporting.peers import InputRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import ImageSet, Picture, load_image_sets
 from ibmd_basicsr.reporting.quality import Metric, SetQuality, measure, read_metrics
@@ -95,9 +96,12 @@ class Comparison:
 
     def _run_row(self, row: Row, bar) -> None:
         weights = row.find_weights()
-        about = {'kind': row.kind, 'weights': weights, 'sha256': file_digest(weights) if weights else None, 'tile': row.tile,
-                 'tile_pad': row.tile_pad, 'device': device_name(self.device)}
+        file = find_bin(weights) if row.kind == 'ncnn' else weights
+        about = {'kind': row.kind, 'weights': file, 'sha256': file_digest(file) if file else None, 'tile': row.tile,
+                 'tile_pad': row.tile_pad, 'device': device_name(self._device(row))}
         origin = [about | {'weights': None}, row.options, self.opt['scale'], self.opt.get('manual_seed') or 0]
+        if file != weights:
+            origin.append(file_digest(weights))  # the layers
         restorer, flops = None, {}
         for image_set in self.sets:
             records = image_set.records[row.name] = []
@@ -110,7 +114,7 @@ class Comparison:
                     if picture.lq.shape not in flops:
                         flops[picture.lq.shape] = self._warm_up(restorer, row, picture)
                     place = {'dataset': image_set.name, 'row': row.name, 'image': picture.name, 'fingerprint': key, 'measured': {}}
-                    record = place | about | self._restore(restorer, row, picture, path, bar) | {'gflops': flops[picture.lq.shape] / 1e9}
+                    record = place | about | self._restore(restorer, row, picture, path, bar) | {'gflops': flops[picture.lq.shape]}
                 records.append(self._with_quality(record, path, picture))
                 bar.update()
 
@@ -118,19 +122,23 @@ class Comparison:
         if row.kind == 'input':
             return InputRestorer(self.opt['scale'])
         # by name at call time, not from a table made at import: tests put restorers of their own in the place of these functions
-        build = build_restorer if row.kind == 'bridge' else build_arch if row.kind == 'arch' else build_spandrel
+        build = {'bridge': build_restorer, 'arch': build_arch, 'spandrel': build_spandrel, 'ncnn': build_ncnn}[row.kind]
         return build(**row.options, weights=weights, scale=self.opt['scale'], device=self.device)
 
-    def _warm_up(self, restorer: Callable, row: Row, picture: Picture) -> int:
+    def _device(self, row: Row) -> torch.device:
+        """Return where a row runs."""
+        return torch.device('cpu') if row.kind == 'ncnn' else self.device
+
+    def _warm_up(self, restorer: Callable, row: Row, picture: Picture) -> float | None:
         """Make one network call for each size of tile, whose time does not count: threads, kernels and memory are set up by then.
 
         Returns:
-            FLOPs of the image: those of the calls made here, times how often they come.
+            GFLOPs of the image: those of the calls made here, times how often they come. None for a network that torch does not run.
         """
         def stop(*_):
             raise _WarmedUp
 
-        (lq, noise), conditions = self._images(picture), self._conditions(picture)
+        (lq, noise), conditions = self._images(row, picture), self._conditions(row, picture)
         tiles = plan_tiles(*lq.shape[-2:], row.tile, row.tile_pad, restorer.size_multiple if row.tile else 1)
         total = 0
         for (height, width), count in Counter(tuple(side.stop - side.start for side in tile.outer) for tile in tiles).items():
@@ -141,14 +149,14 @@ class Comparison:
                 except _WarmedUp:
                     pass
             total += count * counter.get_total_flops()
-        return restorer.calls * total
+        return restorer.calls * total / 1e9 if getattr(restorer, 'in_torch', True) else None
 
-    def _images(self, picture: Picture) -> tuple[torch.Tensor, PerImageNoise]:
-        return picture.lq.to(self.device), PerImageNoise.for_images(self.opt.get('manual_seed') or 0, [picture.name])
+    def _images(self, row: Row, picture: Picture) -> tuple[torch.Tensor, PerImageNoise]:
+        return picture.lq.to(self._device(row)), PerImageNoise.for_images(self.opt.get('manual_seed') or 0, [picture.name])
 
-    def _conditions(self, picture: Picture) -> dict[str, torch.Tensor | None]:
+    def _conditions(self, row: Row, picture: Picture) -> dict[str, torch.Tensor | None]:
         given = {'mask': picture.mask, 'labels': picture.labels}
-        return {name: None if value is None else value.to(self.device) for name, value in given.items()}
+        return {name: None if value is None else value.to(self._device(row)) for name, value in given.items()}
 
     def _restore(self, restorer: Callable, row: Row, picture: Picture, path: Path, bar) -> dict[str, Any]:
         """Restore one image, save it as 8 bits in ``path`` and return what the store shall know of how it was made."""
@@ -162,8 +170,8 @@ class Comparison:
                 shown = time.monotonic()
                 bar.set_postfix_str(f'step {done}/{restorer.calls * tiles}')
 
-        (lq, noise), conditions = self._images(picture), self._conditions(picture)
-        on_gpu = self.device.type == 'cuda'
+        (lq, noise), conditions = self._images(row, picture), self._conditions(row, picture)
+        on_gpu = self._device(row).type == 'cuda'
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
             held = torch.cuda.memory_allocated(self.device)

@@ -41,23 +41,24 @@ class InputRestorer:
 
 
 class PeerRestorer:
-    """A network that needs one call and no noise.
+    """A network that needs no noise.
 
     Args:
         net: (B, 3, h, w) to (B, 3, scale h, scale w), RGB in ``input_range``.
-        parameters: number of its parameters.
+        parameters: number of its parameters, None if it is not known.
         scale: enlargement.
         size_multiple: ``lq`` is padded at the bottom and the right to multiples of it, in pixels of ``lq``; the result is cropped. Tiles
             begin at its multiples.
         input_range: lowest and highest value of the network's input and output.
         upsampled_input: the network takes images of the size of its output, enlarged by :func:`enlarge`.
         param_key: name of the set of weights, for reports; None where there is no choice.
+        calls: of the network, that ``net`` makes for an image.
+        in_torch: torch runs the network, and can count its operations.
     """
 
-    calls = 1
-
-    def __init__(self, net: Callable[[Tensor], Tensor], parameters: int, *, scale: int, size_multiple: int = 1,
-                 input_range: Sequence[float] = (0, 1), upsampled_input: bool = False, param_key: str | None = None):
+    def __init__(self, net: Callable[[Tensor], Tensor], parameters: int | None, *, scale: int, size_multiple: int = 1,
+                 input_range: Sequence[float] = (0, 1), upsampled_input: bool = False, param_key: str | None = None, calls: int = 1,
+                 in_torch: bool = True):
         self.net = net
         self.parameters = parameters
         self.scale = scale
@@ -65,6 +66,8 @@ class PeerRestorer:
         self.low, self.high = input_range
         self.upsampled_input = upsampled_input
         self.param_key = param_key
+        self.calls = calls
+        self.in_torch = in_torch
 
     @torch.no_grad()
     def __call__(self, lq: Tensor, noise=None, on_step: Callable[[Tensor, Tensor], None] | None = None, *, mask=None,

@@ -86,8 +86,8 @@ def _notes(comparison: Comparison, command: str) -> list[str]:
                 origins.setdefault((first['weights'], first['sha256'], first['param_key'], first['parameters']), {})[name] = None
             if first['tile']:
                 tiles.setdefault((first['tile'], first['tile_pad']), {})[name] = None
-    weights = [f'* {", ".join(names)}: `{file}` (sha256 {digest[:12]}...{f", {key}" if key else ""}), {count:,} parameters'
-               for (file, digest, key, count), names in origins.items()]
+    weights = [f'* {", ".join(names)}: `{file}` (sha256 {digest[:12]}...{f", {key}" if key else ""})'
+               + (f', {count:,} parameters' if count is not None else '') for (file, digest, key, count), names in origins.items()]
     counts = [f'{len(image_set.pictures)} images' + (f' of {image_set.name}' if len(comparison.sets) > 1 else '')
               for image_set in comparison.sets]
     return [

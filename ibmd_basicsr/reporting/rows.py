@@ -12,6 +12,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.reporting.html_report import ReportOptions
+from ibmd_basicsr.reporting.ncnn_peer import CHANNELS
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys, option_parameters
@@ -24,6 +25,7 @@ ROW_KEYS = {
     'bridge': {'name', 'kind', 'network', 'bridge', 'weights', 'param_key', 'sampler', 'steps'} | TILE_KEYS,
     'arch': {'name', 'kind', 'network', 'weights', 'param_key', 'size_multiple', 'input_range', 'upsampled_input'} | TILE_KEYS,
     'spandrel': {'name', 'kind', 'weights', 'size_multiple'} | TILE_KEYS,
+    'ncnn': {'name', 'kind', 'weights', 'input', 'output', 'channels', 'scale', 'padding', 'input_range', 'size_multiple'} | TILE_KEYS,
 }
 GRID_KEYS = {'columns', 'images', 'crop', 'zoom'}
 TILE_PAD = 32
@@ -37,7 +39,7 @@ class Row:
     Attributes:
         name: unique; ``teacher@20`` for the row ``teacher`` with 20 steps.
         kind: ``input`` (the corrupted image, enlarged by bicubic interpolation where it is smaller), ``bridge``, ``arch`` (a network of
-            BasicSR's registry) or ``spandrel`` (a file that this package reads).
+            BasicSR's registry), ``spandrel`` or ``ncnn`` (files that these packages read).
         options: what the function that builds this kind takes beside weights, scale and device, such as network, bridge, param_key and
             sampler of :func:`~ibmd_basicsr.models.build_restorer`.
         weights: candidates, the first that exists is taken.
@@ -117,7 +119,7 @@ def _read_row(block: Any, path: str, opt: dict[str, Any]) -> list[Row]:
         raise OptionError(f'{path}.kind: must be one of {", ".join(map(repr, ROW_KEYS))}, got {kind!r}.')
     if not is_folder_name(name):
         raise OptionError(f'{path}.name: names a folder of images, got {name!r}.')
-    read = {'input': _read_input, 'bridge': _read_bridge, 'arch': _read_arch, 'spandrel': _read_spandrel}[kind]
+    read = {'input': _read_input, 'bridge': _read_bridge, 'arch': _read_arch, 'spandrel': _read_spandrel, 'ncnn': _read_ncnn}[kind]
     options_by_name = read(block, path)
     if kind == 'input':
         return [Row(name, kind, {})]
@@ -159,10 +161,33 @@ def _read_spandrel(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]
     return {block['name']: {key: block[key] for key in ('size_multiple',) if key in block}}
 
 
+def _read_ncnn(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
+    check_keys(path, block, ROW_KEYS['ncnn'], ('weights',))
+    _check_multiple(block, path)
+    _check_range(block, path)
+    for key in ('input', 'output'):
+        if not isinstance(block.get(key), (str, type(None))):
+            raise OptionError(f'{path}.{key}: must be the name of a blob, got {block[key]!r}.')
+    if block.get('channels', 'RGB') not in CHANNELS:
+        raise OptionError(f'{path}.channels: must be one of {", ".join(map(repr, CHANNELS))}, got {block["channels"]!r}.')
+    for key, least in (('scale', 1), ('padding', 0)):
+        value = block.get(key, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise OptionError(f'{path}.{key}: must be a whole number, at least {least}, got {value!r}.')
+    options = {key: block[key] for key in ('input', 'output', 'channels', 'padding', 'input_range', 'size_multiple') if key in block}
+    return {block['name']: options | ({'network_scale': block['scale']} if 'scale' in block else {})}
+
+
 def _check_multiple(block: dict[str, Any], path: str) -> None:
     multiple = block.get('size_multiple', 1)
     if not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1:
         raise OptionError(f'{path}.size_multiple: must be a positive integer, got {multiple!r}.')
+
+
+def _check_range(block: dict[str, Any], path: str) -> None:
+    span = block.get('input_range', [0, 1])
+    if not isinstance(span, list) or len(span) != 2 or not all(isinstance(end, (int, float)) for end in span) or span[0] >= span[1]:
+        raise OptionError(f'{path}.input_range: must be the lowest and the highest value, such as [0, 255], got {span!r}.')
 
 
 def _read_arch(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
@@ -177,9 +202,7 @@ def _read_arch(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
         hint = f', did you mean {near[0]!r}?' if near else '.'
         raise OptionError(f'{path}.network.type: no architecture {kind!r}{hint} Known: {", ".join(known)}.')
     _check_multiple(block, path)
-    span = block.get('input_range', [0, 1])
-    if not isinstance(span, list) or len(span) != 2 or not all(isinstance(end, (int, float)) for end in span) or span[0] >= span[1]:
-        raise OptionError(f'{path}.input_range: must be the lowest and the highest value, such as [0, 255], got {span!r}.')
+    _check_range(block, path)
     if not isinstance(block.get('upsampled_input', False), bool):
         raise OptionError(f'{path}.upsampled_input: must be true or false, got {block["upsampled_input"]!r}.')
     if not isinstance(block.get('param_key'), (str, type(None))):

@@ -152,7 +152,7 @@ def with_row(number, **changes):
     (plan(report={'crop': 0}), 'report: crop must be a whole number from 8, got 0.'),
     (plan(dataset={'type': 'DegradedImages'}), "dataset: "),
     (with_row(0, weights='x'), "restorers[0] (input): unknown key 'weights'"),
-    (with_row(1, kind='bridges'), "must be one of 'input', 'bridge', 'arch', 'spandrel', got 'bridges'"),
+    (with_row(1, kind='bridges'), "must be one of 'input', 'bridge', 'arch', 'spandrel', 'ncnn', got 'bridges'"),
     (with_row(1, steps=[0]), 'sampler.steps must be a positive integer, got 0.'),
     (with_row(1, name='a/b'), "names a folder of images, got 'a/b'"),
     (with_row(2, name='input'), "the name 'input' is given twice"),

@@ -1,5 +1,6 @@
 """Restorers of other makes, several test sets and more metrics: what the option file says is what is run, measured and kept."""
 import csv
+import hashlib
 import pickle
 import re
 import shutil
@@ -14,6 +15,7 @@ import yaml
 from basicsr.archs import build_network
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
+from ncnn_files import enlarger, upscaler
 from tiny import NETWORK, REPOSITORY, make_photos, make_teacher
 from torch import nn
 
@@ -52,6 +54,10 @@ def save_network(path, options, *, key='params', seed=0):
 
 def arch_row(name='peer', network=None, **changes):
     return {'name': name, 'kind': 'arch', 'network': network or COMPACT, 'weights': 'peer.pth'} | changes
+
+
+def ncnn_row(name='peer', **changes):
+    return {'name': name, 'kind': 'ncnn', 'weights': 'peer.param'} | changes
 
 
 def plan(*rows, **changes):
@@ -202,8 +208,17 @@ def test_memory_of_a_gpu(run, tmp_path):
     (arch_row(param_key='ema'), "peer.pth: has no 'ema'; it holds 'params'."),
     (arch_row(upsampled_input=True), 'the network returns (1, 3, 208, 176) for (1, 3, 52, 44), scale 4 asks for (1, 3, 52, 44).'),
     ({'name': 'peer', 'kind': 'spandrel', 'weights': 'nowhere.pth'}, 'no weight file: nowhere.pth not found.'),
+    (ncnn_row(weights='nowhere.param'), 'no weight file: nowhere.param not found.'),
+    (ncnn_row(weights='peer.pth'), 'peer.pth: must end in .param for kind ncnn; the weights lie beside it in a .bin.'),
+    (ncnn_row(weights='lonely.param'), 'lonely.bin: no such file; kind ncnn needs it beside lonely.param.'),
+    (ncnn_row(output='result'), "peer.param: no blob 'result' for output; it has data, output."),
+    (ncnn_row(), 'the network returns (3, 26, 22) for (3, 13, 11), scale 4 asks for (3, 52, 44).'),
+    (ncnn_row(scale=3), 'a network of scale 3 does not lead to scale 4.'),
 ])
 def test_a_broken_peer_is_reported_and_skipped(run, tmp_path, row, message):
+    enlarger(tmp_path / 'peer.param', 2)
+    enlarger(tmp_path / 'lonely.param', 4)
+    (tmp_path / 'lonely.bin').unlink()
     code, _, err = run(plan(row, arch_row('good')), '--limit', '1')
     assert code == 1
     lines = [line for line in err.splitlines() if line.startswith('error: peer: ')]
@@ -221,6 +236,13 @@ def test_a_broken_peer_is_reported_and_skipped(run, tmp_path, row, message):
     (plan(arch_row(input_range=[1, 0])), 'input_range: must be the lowest and the highest value, such as [0, 255], got [1, 0].'),
     (plan(arch_row(network='EDSR')), "network: must be a block with a type, got 'EDSR'."),
     (plan({'name': 's', 'kind': 'spandrel'}), "restorers[1] (s): missing 'weights'."),
+    (plan({'name': 'n', 'kind': 'ncnn'}), "restorers[1] (n): missing 'weights'."),
+    (plan(ncnn_row(channels='YUV')), "channels: must be one of 'RGB', 'BGR', got 'YUV'."),
+    (plan(ncnn_row(output=1)), 'output: must be the name of a blob, got 1.'),
+    (plan(ncnn_row(scale=0)), 'scale: must be a whole number, at least 1, got 0.'),
+    (plan(ncnn_row(padding=-1)), 'padding: must be a whole number, at least 0, got -1.'),
+    (plan(ncnn_row(input_range=[0])), 'input_range: must be the lowest and the highest value, such as [0, 255], got [0].'),
+    (plan(ncnn_row(param_key='params')), "restorers[1] (peer): unknown key 'param_key'"),
     (plan(datasets=[SR]), 'give either dataset (a block) or datasets (a list of blocks).'),
     ({key: value for key, value in plan().items() if key != 'dataset'}, 'give either dataset'),
     (plan() | {'dataset': None}, 'dataset: must be a block'),
@@ -290,6 +312,45 @@ def test_files_that_spandrel_must_not_or_cannot_take(tmp_path, change, message):
         build_spandrel(weights=str(path), scale=2 if change == 'scale' else 4)
 
 
+# ncnn
+
+def test_files_that_ncnn_reads(run, tmp_path, restorations):
+    _, net = upscaler(tmp_path / 'peer.param')
+    options = plan(ncnn_row(), ncnn_row('tiled', tile=6, tile_pad=4), arch_row('arch'))
+    code, _, err = run(options)
+    assert code == 0, err
+    for name in ('photo_0', 'photo_1'):
+        expected = tensor2img(net(comparison_input(name)).clamp(0, 1))
+        for row in ('peer', 'tiled'):
+            image = cv2.imread(str(tmp_path / f'out/images/{row}/{name}.png'))
+            assert np.abs(image.astype(int) - expected).max() <= 1  # a value at the edge of rounding may fall to the other side
+    summary = {record['row']: record for record in read_csv(tmp_path / 'out/summary.csv')}
+    digest = hashlib.sha256((tmp_path / 'peer.bin').read_bytes()).hexdigest()
+    assert (summary['peer']['weights'], summary['peer']['sha256'], summary['peer']['kind']) == ('peer.bin', digest, 'ncnn')
+    assert summary['peer']['gflops'] == '' and float(summary['arch']['gflops']) > 0 and summary['peer']['parameters'] == str(48 * 28)
+    table = (tmp_path / 'out/table.md').read_text()
+    assert f'`peer.bin` (sha256 {digest[:12]}...), 1,344 parameters' in table
+
+    # weights and layers both count
+    restorations.clear()
+    assert run(options)[0] == 0 and restorations == []
+    upscaler(tmp_path / 'peer.param', seed=1)
+    assert run(options)[0] == 0 and restorations
+    restorations.clear()
+    (tmp_path / 'peer.param').write_text((tmp_path / 'peer.param').read_text().replace('conv', 'c'))
+    assert run(options)[0] == 0 and restorations
+
+
+def test_a_network_of_unknown_size_has_no_number(run, tmp_path):
+    param = Path(upscaler(tmp_path / 'peer.param')[0])
+    lines = param.read_text().replace('features output', 'features raw').replace('3 3\n', '4 4\n') + 'Exp power 1 1 raw output 0=-1.0\n'
+    param.write_text(lines)
+    code, _, err = run(plan(ncnn_row()), '--limit', '1')
+    assert code == 0, err
+    assert read_csv(tmp_path / 'out/summary.csv')[1]['parameters'] == ''
+    assert 'None' not in (tmp_path / 'out/table.md').read_text() and (tmp_path / 'out/report.html').is_file()
+
+
 def test_the_example_of_the_documentation_is_accepted():
     text = (REPOSITORY / 'docs/comparing.md').read_text()
     opt = yaml.safe_load(re.search(r'```yaml\n(.*?)```', text, re.DOTALL)[1])
@@ -299,7 +360,7 @@ def test_the_example_of_the_documentation_is_accepted():
         if row.kind == 'arch':
             build_network(row.options['network'])
     tiles = {row.name: (row.tile, row.tile_pad) for row in rows}
-    assert tiles == {'bicubic': (0, 0), 'EDSR': (0, 0), 'SwinIR': (256, 32), 'HAT': (256, 32), 'student': (0, 0)}
+    assert tiles == {'bicubic': (0, 0), 'EDSR': (0, 0), 'SwinIR': (256, 32), 'HAT': (256, 32), 'SPAN': (0, 0), 'student': (0, 0)}
     documented = set(re.findall(r'`(\w+)`', text))
     assert documented >= set().union(*ROW_KEYS.values(), RESTORED_KEYS, ORIGIN_KEYS) and f'default {TILE_PAD}' in text
 
