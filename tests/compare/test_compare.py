@@ -227,6 +227,8 @@ def test_shipped_option_file_is_accepted(file):
     opt = read_option_file(file)
     rows = {row.name: row for row in read_rows(opt)}
     assert 'teacher@1' in rows and any(name.partition('@')[0] == 'student' for name in rows)
-    assert opt['speed_reference'] in rows and list(rows.values())[0].kind == 'input'
+    assert list(rows.values())[0].kind == 'input'
+    if not file.name.startswith('peers_'):  # run by other libraries than torch: their seconds say little of the networks
+        assert opt['speed_reference'] in rows
     with pytest.raises(OptionError, match='unknown key'):
         read_rows(opt | {'outptu': 'x'})
