@@ -14,6 +14,9 @@ heading above it, from that folder's results.csv: LPIPS of rows `student`, `stud
   aim    the student at its most calls against the teacher at 20 times as many
   best   the row of each with the lowest mean; differences within two standard errors are not told apart
 
+`<!-- summary: versus:results/compare/peers_sr4x -->` is a line for each other row of that comparison: the row `student` minus it, image
+by image, with the standard error of the mean, for PSNR, LPIPS, DISTS and texture distance where they were measured.
+
 Results lie only where a comparison was run. With --only-present, tables, pictures and lines of summaries of the others stay as they are.
 Nothing is written if anything is wrong.
 
@@ -22,6 +25,7 @@ exit codes: 0 done; 2 a document without markers, a comparison that was not run,
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 import sys
 from pathlib import Path
@@ -39,6 +43,9 @@ TOLD_APART = 2
 SPREAD = ('student − teacher ± standard error', 'student better on')
 HEADINGS = {'aim': ('task', 'student', 'teacher', *SPREAD, 'aim'),
             'best': ('task', "student's best row", "teacher's best row", *SPREAD, 'better')}
+VERSUS = 'versus:'
+VERSUS_COLUMNS = {'psnr': ('PSNR dB', 2), 'lpips': ('LPIPS', 3), 'dists': ('DISTS', 3), 'texture_distance': ('texture', 0)}
+"""Metrics of the third kind of summary: heading and decimals."""
 
 
 def main() -> int:
@@ -81,8 +88,12 @@ def fill(text: str, present: list[str]) -> str:
         return f'{match["opening"]}{body}\n{match["closing"]}'
 
     def summary(match: re.Match) -> str:
+        if match['name'].startswith(VERSUS):
+            folder = match['name'].removeprefix(VERSUS)
+            body = versus(ROOT / folder / 'results.csv') if folder in present else match['body'].rstrip('\n')
+            return f'{match["opening"]}{body}\n{match["closing"]}'
         if match['name'] not in HEADINGS:
-            raise ValueError(f'unknown summary {match["name"]!r}. Allowed: {", ".join(HEADINGS)}.')
+            raise ValueError(f'unknown summary {match["name"]!r}. Allowed: {", ".join(HEADINGS)}, {VERSUS}FOLDER.')
         return f'{match["opening"]}{summarise(match["name"], match["body"], tasks, present)}\n{match["closing"]}'
 
     tasks = {folder: published.heading for folder, published in read_tables(text).items()}
@@ -109,6 +120,32 @@ def summarise(kind: str, old: str, tasks: dict[str, str], present: list[str]) ->
     return '\n'.join(lines)
 
 
+def versus(results: Path) -> str:
+    """Return a Markdown table of the row `student` minus each other row of a comparison.
+
+    Raises:
+        ValueError: there is no row `student`, or no other.
+    """
+    with results.open(newline='', encoding='utf-8') as file:
+        columns = next(csv.reader(file))
+    measured = [metric for metric in VERSUS_COLUMNS if metric in columns]
+    rows = {metric: read_rows(results, metric) for metric in measured}
+    others = [name for name in rows[measured[0]] if name != 'student']
+    if 'student' not in rows[measured[0]] or not others:
+        raise ValueError(f'{results}: needs a row student, and another.')
+    lines = [f'| student minus | {" | ".join(VERSUS_COLUMNS[metric][0] for metric in measured)} |', '|---|' + '---:|' * len(measured)]
+    for name in others:
+        pairs = {metric: paired(rows[metric]['student'], rows[metric][name]) for metric in measured}
+        lines.append(f'| {name} | ' + ' | '.join(signed(pair, VERSUS_COLUMNS[metric][1]) for metric, pair in pairs.items()) + ' |')
+    return '\n'.join(lines)
+
+
+def signed(pair: Pair, digits: int) -> str:
+    """Return difference and standard error, as in `−0.0093 ± 0.0129`."""
+    error = '' if pair.standard_error is None else f' ± {pair.standard_error:.{digits}f}'
+    return f'{pair.difference:+.{digits}f}'.replace('-', '−') + error
+
+
 def verdict(kind: str, results: Path) -> tuple[str, ...]:
     """Return the cells of a summary's line, without the task's name.
 
@@ -125,8 +162,7 @@ def verdict(kind: str, results: Path) -> tuple[str, ...]:
         raise ValueError(f'{results}: no rows student and teacher'
                          + (f', the teacher at {FACTOR} times the calls of the student.' if kind == 'aim' else '.'))
     pair = paired(*(min(side, key=lambda row: row.mean) for side in (students, teachers)))
-    difference = f'{pair.difference:+.4f}'.replace('-', '−') + ('' if pair.standard_error is None else f' ± {pair.standard_error:.4f}')
-    return (shown(pair.first), shown(pair.second), difference, f'{pair.wins} of {pair.images} images',
+    return (shown(pair.first), shown(pair.second), signed(pair, 4), f'{pair.wins} of {pair.images} images',
             aim_reached(pair) if kind == 'aim' else better(pair))
 
 

@@ -80,7 +80,7 @@ def test_nothing_to_publish_is_an_error(world, monkeypatch, capsys):
 
 @pytest.mark.parametrize('text, message', [
     ('nothing', 'tasks.md: holds no <!-- table: FOLDER -->'),
-    (DOCUMENT.replace('summary: best', 'summary: worst'), "unknown summary 'worst'. Allowed: aim, best."),
+    (DOCUMENT.replace('summary: best', 'summary: worst'), "unknown summary 'worst'. Allowed: aim, best, versus:FOLDER."),
 ])
 def test_documents_that_cannot_be_filled(text, message, world, monkeypatch, capsys):
     (world / 'tasks.md').write_text(text)
@@ -102,3 +102,14 @@ def test_a_summary_needs_the_teacher_at_20_times_the_calls(world, monkeypatch, c
 def test_differences_beyond_two_standard_errors_are_told_apart(student, verdict):
     rows = [publish.Row(name, 1, dict(enumerate(values))) for name, values in (('student', student), ('teacher', (0.2, 0.31, 0.4)))]
     assert publish.better(publish.paired(*rows)) == verdict
+
+
+def test_the_student_minus_each_other_row(world, monkeypatch):
+    document = world / 'tasks.md'
+    document.write_text(DOCUMENT + '<!-- summary: versus:results/here -->\n<!-- end of summary -->\n'
+                        '<!-- summary: versus:results/away -->\nkept\n<!-- end of summary -->\n')
+    assert run(world, monkeypatch, '--only-present') == 0
+    text = document.read_text()
+    assert ('<!-- summary: versus:results/here -->\n| student minus | LPIPS |\n|---|---:|\n| input | −0.500 ± 0.100 |\n'
+            '| teacher@1 | +0.150 ± 0.150 |\n| teacher@20 | −0.050 ± 0.050 |\n<!-- end of summary -->') in text
+    assert 'versus:results/away -->\nkept\n<!-- end' in text
