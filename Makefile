@@ -1,4 +1,4 @@
-# make setup | demo | zoo | test | test-slow | test-browser | test-stock | lint | clean      PYTHON=python3.12 and VENV=/elsewhere choose interpreter and place
+# make setup | demo | zoo | bench | test | test-slow | test-browser | test-stock | lint | clean      PYTHON=python3.12 and VENV=/elsewhere choose interpreter and place
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ PARALLEL := -n 2 --dist loadfile
 
 ZOO := sr4x_s jpeg10_s sr4x_baselines jpeg10_baseline
 
-.PHONY: setup demo zoo test test-slow test-browser test-stock lint clean help
+.PHONY: setup demo zoo bench test test-slow test-browser test-stock lint clean help
 
 help:
 	@head -1 Makefile
@@ -32,6 +32,10 @@ demo: setup
 zoo: setup
 	$(BIN)/python scripts/fetch_photos.py
 	$(BIN)/python scripts/zoo.py $(ZOO)
+
+# What training and restoring cost beside their bare network passes (docs/speed.md). BENCH='--size s --parts a b' chooses.
+bench: setup
+	$(BIN)/python -m ibmd_basicsr.bench $(BENCH)
 
 test: setup
 	$(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser"

@@ -57,8 +57,12 @@ def image_key(name: str) -> str:
     return re.sub(r'[^!-\-/-~]', '_', str(Path(name).with_suffix('').as_posix()))
 
 
-def create_lmdb(folder: Path, output: Path) -> int:
+def create_lmdb(folder: Path, output: Path, progress: bool = True) -> int:
     """Write the images below ``folder`` to ``output`` with BasicSR's ``LmdbMaker`` and return their number.
+
+    Args:
+        folder, output: see the command.
+        progress: show a bar.
 
     Raises:
         OptionError: no image, an image that cannot be decoded, or two images with one key.
@@ -84,7 +88,7 @@ def create_lmdb(folder: Path, output: Path) -> int:
     try:
         maker = LmdbMaker(str(partial), map_size=map_size)
         try:
-            for key, name in tqdm(keys.items(), unit='image', dynamic_ncols=True):
+            for key, name in tqdm(keys.items(), unit='image', dynamic_ncols=True, disable=not progress):
                 content = (folder / name).read_bytes()
                 try:
                     shape = decode_image(content, str(folder / name)).shape

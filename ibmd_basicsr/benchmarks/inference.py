@@ -1,0 +1,101 @@
+"""Parts d and e: a sampler's loop against its bare network calls, and the student against networks of BasicSR."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ibmd_basicsr.benchmarks.passes import bare_pass, network_inputs, times
+from ibmd_basicsr.benchmarks.reference import I2SBTables, ReferenceSampler
+from ibmd_basicsr.benchmarks.sizes import SCALE, SEED, Size, random_network, student_network
+from ibmd_basicsr.benchmarks.timing import Case, Row, Target, measure
+from ibmd_basicsr.bridges import build_bridge, spaced_steps
+from ibmd_basicsr.models.cost import FORWARD
+from ibmd_basicsr.reporting.peers import PeerRestorer
+from ibmd_basicsr.restorer import Restorer, SamplerOptions
+from ibmd_basicsr.utils.endpoints import lq_to_x_T
+from ibmd_basicsr.utils.seeding import PerImageNoise
+
+BRIDGE = {'type': 'I2SB', 'n_timestep': 1000, 'beta_max': 0.3}
+SLOW_CALLS = 100
+"""From so many network calls on, and for images of so many pixels (:data:`LARGE`), a few repeats are enough."""
+LARGE = 512
+FEW = 3
+
+
+def frozen(net: nn.Module, device: torch.device) -> nn.Module:
+    """Return a network as it is used for restoring."""
+    return net.to(device).eval().requires_grad_(False)
+
+
+def input_image(side: int, device: torch.device) -> Tensor:
+    """Return a random corrupted image whose restoration is ``side`` x ``side`` pixels."""
+    return torch.rand(1, 3, side // SCALE, side // SCALE, generator=torch.Generator().manual_seed(SEED)).to(device)
+
+
+def restore(restorer: Restorer | PeerRestorer, lq: Tensor) -> Callable[[], Tensor]:
+    """Return a function that restores ``lq``, its random generator included."""
+    return lambda: restorer(lq, PerImageNoise.for_images(SEED, ['image']))
+
+
+def student_restorer(size: Size, device: torch.device) -> Restorer:
+    """Return the student of one step."""
+    return Restorer(net=frozen(random_network(student_network(size)), device), bridge=build_bridge(**BRIDGE),
+                    sampler=SamplerOptions(type='one_step'), scale=SCALE)
+
+
+def peer_restorer(block: dict, device: torch.device) -> PeerRestorer:
+    """Return a network of BasicSR with random weights."""
+    net = frozen(random_network(block), device)
+    return PeerRestorer(net, sum(p.numel() for p in net.parameters()), scale=SCALE, size_multiple=block.get('window_size', 1))
+
+
+def teacher_restorer(size: Size, device: torch.device, calls: int) -> Restorer:
+    """Return the teacher with the ancestral sampler."""
+    return Restorer(net=frozen(random_network(size.network), device), bridge=build_bridge(**BRIDGE),
+                    sampler=SamplerOptions(type='ancestral', steps=calls), scale=SCALE)
+
+
+def samplers_against_passes(size: Size, device: torch.device, repeats: int, tick: Callable[[str], None]) -> list[Row]:
+    """Measure a whole restoration of one image against its network calls alone: seconds per image."""
+    lq = input_image(size.sampler_side, device)
+    rows = []
+    student = student_restorer(size, device)
+    runs = [('student, 1 call', student, 1)] + [
+        (f'teacher, {calls} call{"s" * (calls > 1)}', teacher_restorer(size, device, calls), calls) for calls in size.calls]
+    for name, restorer, calls in runs:
+        call = bare_pass(restorer.net, network_inputs(restorer.net, 1, size.sampler_side, device), FORWARD, None)
+        cases = [Case(name, restore(restorer, lq)), Case(f'bare passes, {calls}', times(call, calls))]
+        if restorer is not student:
+            cases.append(Case(f'reference sampler, {calls}', _reference(restorer, calls, lq, device)))
+        ours, bare, *reference = measure(cases, min(repeats, FEW) if calls >= SLOW_CALLS else repeats, device, tick)
+        ours.against, ours.target = bare, Target('at most', 1.02 if calls >= 20 else 1.05)
+        for row in reference:
+            row.against = bare
+        rows += [ours, *reference, bare]
+    return rows
+
+
+def _reference(restorer: Restorer, calls: int, lq: Tensor, device: torch.device) -> Callable[[], Tensor]:
+    sampler = ReferenceSampler(restorer.net, I2SBTables(BRIDGE['n_timestep'], BRIDGE['beta_max'], device),
+                               spaced_steps(BRIDGE['n_timestep'], calls + 1))
+    return lambda: sampler(lq_to_x_T(lq, SCALE), torch.randn_like)
+
+
+def student_against_peers(size: Size, device: torch.device, repeats: int, tick: Callable[[str], None]) -> list[Row]:
+    """Measure the student and networks of BasicSR on one image of each side: seconds per image."""
+    restorers = {'student': student_restorer(size, device)} | {name: peer_restorer(block, device) for name, block in size.peers.items()}
+    rows = []
+    for side in size.sides:
+        lq = input_image(side, device)
+        student, *peers = measure([Case(f'{name}, {side} px', restore(restorer, lq)) for name, restorer in restorers.items()],
+                                  min(repeats, FEW) if side >= LARGE else repeats, device, tick)
+        for row in (student, *peers):
+            row.notes['parameters'] = restorers[row.name.rpartition(',')[0]].parameters
+        for row in peers:
+            row.against = student
+            if row.name.startswith('RRDBNet') and side == max(size.sides):
+                row.target = Target('at least', 2)
+        rows += [student, *peers]
+    return rows

@@ -1,0 +1,121 @@
+"""Part g: peak memory, each row in a process of its own.
+
+On a GPU it is what torch has allocated at most. On a CPU nobody counts allocations, so it is the largest resident set of the process, less
+what it was before networks were built: weights, optimiser, activations, workspaces, and what the allocator has not given back.
+"""
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import resource
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ibmd_basicsr.benchmarks.inference import input_image, peer_restorer, restore, student_restorer, teacher_restorer
+from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Iterations, make_batch, make_model
+from ibmd_basicsr.benchmarks.timing import Row, Target, synchronise
+from ibmd_basicsr.benchmarks.training import NAMES, REFERENCES
+from ibmd_basicsr.models.cost import cycle_length
+
+MIB = 2**20
+
+
+def memory_rows(size_name: str, device: torch.device, tick: Callable[[str], None], gradient: str) -> list[Row]:
+    """Measure the peak memory of training and restoring: MiB, one repeat."""
+    rows = {}
+    for name in case_names(size_name):
+        peak, before = _in_a_process(size_name, name, str(device), gradient)
+        rows[name] = Row(name, 'MiB', [peak / MIB], notes={'before_mib': before / MIB})
+        tick(name)
+    for kind in (IBMD, TEACHER):
+        ours = rows[NAMES[kind]]
+        ours.against, ours.target = rows[f'{NAMES[kind]}, reference'], Target('at most', 0.6) if kind == IBMD else None
+    return list(rows.values())
+
+
+def case_names(size_name: str) -> list[str]:
+    """Return the names of the rows."""
+    size = SIZES[size_name]
+    training = [name for kind in (IBMD, TEACHER) for name in (NAMES[kind], f'{NAMES[kind]}, reference')]
+    return [*training, f'teacher, {size.calls[-1]} calls, {size.sampler_side} px',
+            *(f'{name}, {side} px' for side in size.sides for name in ('student', *size.peers))]
+
+
+def _in_a_process(*arguments) -> tuple[int, int]:
+    context = multiprocessing.get_context('spawn')
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(sender, torch.get_num_threads(), *arguments), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f'{arguments[1]}: the process that should measure its memory ended with exit code {process.exitcode}.') from None
+    process.join()
+    return answer
+
+
+def _measure(sender, threads: int, size_name: str, name: str, device_name: str, gradient: str) -> None:
+    torch.set_num_threads(threads)
+    device = torch.device(device_name)
+    with tempfile.TemporaryDirectory(prefix='ibmd_bench_') as folder:
+        torch.zeros(1, device=device)
+        gc.collect()
+        before = 0 if device.type == 'cuda' else reset_peak()
+        run = _build(size_name, name, device, gradient, Path(folder))
+        run()
+        synchronise(device)
+        peak = torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else peak_rss() - before
+    sender.send((peak, before))
+    sender.close()
+
+
+def _build(size_name: str, name: str, device: torch.device, gradient: str, folder: Path) -> Callable[[], object]:
+    size = SIZES[size_name]
+    for kind in (IBMD, TEACHER):
+        if name.startswith(NAMES[kind]):
+            model = make_model(size, kind, folder, device, gradient=gradient)
+            cycle = cycle_length(model.opt)
+            if name.endswith('reference'):
+                model = REFERENCES[kind](model)
+            # the second cycle meets optimisers with a state and gradients of the network at rest
+            return Iterations(model, make_batch(size, kind), 2 * cycle)
+    side = int(name.split()[-2])
+    if name.startswith('teacher'):
+        restorer = teacher_restorer(size, device, size.calls[-1])
+        # memory does not grow with the calls
+        restorer.grid = restorer.grid[[0, 1, -1]]
+    else:
+        kind = name.rpartition(',')[0]
+        restorer = student_restorer(size, device) if kind == 'student' else peer_restorer(size.peers[kind], device)
+    return restore(restorer, input_image(side, device))
+
+
+def reset_peak() -> int:
+    """Let the kernel forget the largest resident set so far; return the present one, in bytes.
+
+    Where that is not to be had (other systems than Linux), return the largest one so far.
+    """
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+        return _status('VmRSS')
+    except OSError:
+        return peak_rss()
+
+
+def peak_rss() -> int:
+    """Return the largest resident set of this process, in bytes."""
+    try:
+        return _status('VmHWM')  # ru_maxrss would start with what the parent had when it forked
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def _status(name: str) -> int:
+    line = next(line for line in Path('/proc/self/status').read_text(encoding='ascii').splitlines() if line.startswith(f'{name}:'))
+    return int(line.split()[1]) * 1024

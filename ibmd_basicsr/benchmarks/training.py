@@ -1,0 +1,46 @@
+"""Parts a, b and c: an iteration against its bare network passes, and against the reference."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ibmd_basicsr.benchmarks.passes import pass_cases
+from ibmd_basicsr.benchmarks.reference import ReferenceIBMD, ReferenceTeacher
+from ibmd_basicsr.benchmarks.sizes import IBMD, TEACHER, Iterations, Size, make_batch, make_model
+from ibmd_basicsr.benchmarks.timing import Case, Row, Target, measure, total
+from ibmd_basicsr.models.cost import cycle_length
+
+NAMES = {IBMD: 'IBMD iteration', TEACHER: 'teacher iteration'}
+REFERENCES = {IBMD: ReferenceIBMD, TEACHER: ReferenceTeacher}
+
+
+def iterations(model, batch: dict) -> Iterations:
+    """Return the iterations of a model, a cycle a call."""
+    return Iterations(model, batch, cycle_length(model.opt))
+
+
+def against_passes(size: Size, kind: str, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
+                   gradient: str) -> list[Row]:
+    """Measure an iteration (the mean over a cycle) against the sum of its passes; times are seconds per iteration."""
+    model = make_model(size, kind, folder, device, gradient=gradient)
+    run = iterations(model, make_batch(size, kind))
+    cases = [Case(NAMES[kind], run, per=run.cycle), *(case for _, case in pass_cases(model))]
+    ours, *passes = measure(cases, repeats, device, tick)
+    ours.against, ours.target = total('bare passes, sum', passes), Target('at most', 1.05)
+    return [ours, ours.against, *passes]
+
+
+def against_reference(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
+                      gradient: str) -> list[Row]:
+    """Measure the reference's iterations against ours; times are seconds per iteration."""
+    rows = []
+    for kind in (IBMD, TEACHER):
+        model, batch = make_model(size, kind, folder, device, gradient=gradient), make_batch(size, kind)
+        reference, ours = Iterations(REFERENCES[kind](model), batch, cycle_length(model.opt)), iterations(model, batch)
+        ours, theirs = measure([Case(f'{NAMES[kind]}, ours', ours, per=ours.cycle),
+                                Case(f'{NAMES[kind]}, reference', reference, per=reference.cycle)], repeats, device, tick)
+        theirs.against, theirs.target = ours, Target('at least', 1.5) if kind == IBMD else None
+        rows += [theirs, ours]
+    return rows

@@ -1,0 +1,92 @@
+"""``python -m ibmd_basicsr.bench``: iterations, samplers, data and memory, side by side with what they consist of."""
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from ibmd_basicsr.cli.errors import report_errors
+from ibmd_basicsr.utils.errors import OptionError, one_line
+
+LETTERS = 'abcdefg'
+PHOTOGRAPHS = Path('datasets/photos/train')
+EPILOG = """\
+examples:
+  python -m ibmd_basicsr.bench
+  python -m ibmd_basicsr.bench --parts a b c --repeats 15
+  python -m ibmd_basicsr.bench --size s --device cuda
+  python -m ibmd_basicsr.bench --parts f --data datasets/my_photos
+  python -m ibmd_basicsr.bench --quick -o /tmp/bench            # a trial in a minute; its figures mean nothing
+
+parts:
+  a  IBMD iteration against its bare network passes      e  student against RRDBNet, MSRResNet and SwinIR
+  b  teacher iteration likewise                          f  data: images/s from folder and LMDB, waiting
+  c  the same iterations as published programs do them   g  peak memory
+  d  samplers against their bare network calls
+
+sizes: nano is options/sr4x_bridge.yml and sr4x_ibmd.yml, s is sr4x_s_bridge.yml and sr4x_s_ibmd.yml; weights are random.
+On a CPU set OMP_NUM_THREADS to the cores that are free. nano takes half an hour on one free core, most of it for part e.
+
+outputs, in results/bench/SIZE_DEVICE or the folder of -o:
+  table.md      medians, quartiles, ratios, targets, with machine, date and command (docs/speed.md explains the rows)
+  results.json  the same with every single repeat
+
+exit codes: 0 done, whether targets are met or not; 2 wrong command line or data; 130 interrupted."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog='python -m ibmd_basicsr.bench', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description='Measure training and restoring against the bare network passes they consist of, and against other programs.')
+    parser.add_argument('--size', choices=('nano', 's'), default='nano', help='networks and batches; default nano')
+    parser.add_argument('--parts', nargs='+', choices=tuple(LETTERS), default=list(LETTERS), metavar='PART', help='default: all, a to g')
+    parser.add_argument('--repeats', type=int, metavar='N', help='of each measurement; default 9 (nano) or 5 (s), three of slow ones')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
+    parser.add_argument('--gradient', choices=('x0_only', 'full'), default='x0_only', help="of the student's loss; default x0_only")
+    parser.add_argument('--data', type=Path, metavar='FOLDER',
+                        help=f'photographs for part f; default {PHOTOGRAPHS} if it is there, else random pictures')
+    parser.add_argument('--quick', action='store_true', help='tiny networks and images, two repeats: to see that everything runs')
+    parser.add_argument('-o', '--output', type=Path, metavar='FOLDER', help='default results/bench/SIZE_DEVICE')
+    return parser
+
+
+@report_errors('interrupted; nothing was written.')
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command, with ``sys.argv`` by default, and return its exit code; see :data:`EPILOG`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = make_parser().parse_args(arguments)
+    command = shlex.join(['python', '-m', 'ibmd_basicsr.bench', *arguments])
+    if args.repeats is not None and args.repeats < 1:
+        raise OptionError(f'--repeats must be at least 1, got {args.repeats}.')
+    if args.data is not None and not args.data.is_dir():
+        raise FileNotFoundError(f'--data {args.data}: no such folder.')
+
+    import torch
+    from tqdm import tqdm
+
+    from ibmd_basicsr.benchmarks.report import describe_run, write_results
+    from ibmd_basicsr.benchmarks.sizes import SIZES
+    from ibmd_basicsr.benchmarks.suite import run_parts, total_ticks
+    try:
+        device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f'--device {args.device}: {one_line(error).splitlines()[0]}') from error
+    size = 'quick' if args.quick else args.size
+    repeats = args.repeats or SIZES[size].repeats
+    letters = sorted(set(args.parts))
+    data = args.data or (PHOTOGRAPHS if PHOTOGRAPHS.is_dir() and not args.quick else None)
+    output = args.output or Path('results/bench') / f'{size}_{device.type}'
+    about = describe_run(command, size, device, args.gradient)
+
+    with tqdm(total=total_ticks(letters, size, repeats), unit='repeat', dynamic_ncols=True) as bar:
+        def tick(name: str) -> None:
+            bar.set_description(name[:40])
+            bar.update()
+
+        parts = run_parts(letters, size, device, repeats, gradient=args.gradient, data=data, tick=tick)
+    print(write_results(output, about, parts))
+    print(f'written: {output / "table.md"}, {output / "results.json"}')
+    return 0
