@@ -165,7 +165,8 @@ class IBMDModel(BridgeModel):
     def _let_learn(self, learner: torch.nn.Module) -> None:
         """Say who learns now: the only place that touches ``requires_grad``."""
         for net in (self.net_g, self.net_bridge, self.net_d):
-            if net is not None:
+            # all parameters of a network are alike
+            if net is not None and next(net.parameters()).requires_grad is not (net is learner):
                 net.requires_grad_(net is learner)
 
     def _bridge_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
