@@ -153,12 +153,14 @@ class Restorer:
         x_T = self.bridge.fill_hole(lq_to_x_T(pad_to_multiple(lq, self.size_multiple), self.scale), hole, noise.randn_like)
 
         was_training = self.net.training
-        self.net.eval()
+        if any(module.training for module in self.net.modules()):  # to set hundreds of modules takes longer than to ask
+            self.net.eval()
         try:
             x_0 = self._sampler(labels)(schedule=self.bridge.schedule, x_T=x_T, grid=self.grid, randn_like=noise.randn_like, mask=hole,
                                         clip_denoised=self.sampler.clip_denoised, on_step=on_step)
         finally:
-            self.net.train(was_training)
+            if was_training:
+                self.net.train()
         image = x_0_to_image(x_0[..., :height, :width])
         return image if mask is None else keep_known(image, lq, mask)
 
