@@ -7,6 +7,8 @@ block of changes to the base; a change of null removes a key. Every run is one c
 measured on the base's validation set with four draws of noise. Results lie in the file's `output`: runs/ (option files and logs),
 results.jsonl, table.md. The same command again goes on where it stopped; a run that diverged is reported and skipped.
 
+With --table nothing is trained: the table holds what is done and names the variants that are not.
+
 exit codes: 0 done; 1 a run failed; 2 wrong file.
 """
 from __future__ import annotations
@@ -83,18 +85,23 @@ def read_runs(path: Path, seeds: list[int] | None) -> tuple[dict[str, Any], dict
 
 def train(opt: dict[str, Any], folder: Path) -> str | None:
     """Run a training unless its student is there; return the last line of its output if it failed."""
-    file = folder / f'{opt["name"]}.yml'
-    text = yaml.safe_dump(opt, sort_keys=False)
-    if student_of(opt).is_file() and file.is_file() and file.read_text(encoding='utf-8') == text:
+    if is_trained(opt, folder):
         return None
+    file = folder / f'{opt["name"]}.yml'
     student_of(opt).unlink(missing_ok=True)
-    file.write_text(text, encoding='utf-8')
+    file.write_text(yaml.safe_dump(opt, sort_keys=False), encoding='utf-8')
     command = [sys.executable, '-m', 'ibmd_basicsr.train', '-opt', str(file)]
     with (folder / f'{opt["name"]}.log').open('w+', encoding='utf-8') as log:
         status = subprocess.run(command, cwd=ROOT, env=os.environ | {'OMP_NUM_THREADS': '1'}, stdout=log, stderr=subprocess.STDOUT)
         log.seek(0)
         lines = log.read().strip().splitlines()
     return None if status.returncode == 0 else lines[-1]
+
+
+def is_trained(opt: dict[str, Any], folder: Path) -> bool:
+    """Tell whether a run with these very options is finished."""
+    file = folder / f'{opt["name"]}.yml'
+    return student_of(opt).is_file() and file.is_file() and file.read_text(encoding='utf-8') == yaml.safe_dump(opt, sort_keys=False)
 
 
 def student_of(opt: dict[str, Any]) -> Path:
@@ -148,6 +155,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('file', type=Path, metavar='FILE.yml', help='see options/ablations')
     parser.add_argument('--jobs', type=int, default=1, help='trainings at a time, one thread each (default: %(default)s)')
+    parser.add_argument('--table', action='store_true', help='train nothing: write the table of the runs that are done')
     parser.add_argument('--seeds', type=int, nargs='+', help="instead of the file's")
     args = parser.parse_args()
     try:
@@ -166,6 +174,8 @@ def main() -> int:
 
     def run(job: tuple[tuple[str, int], dict[str, Any]]) -> dict[str, Any] | None:
         (variant, seed), opt = job
+        if args.table and not is_trained(opt, output / 'runs'):
+            return None
         failure = train(opt, output / 'runs')
         if failure:
             failures[opt['name']] = failure
@@ -178,6 +188,7 @@ def main() -> int:
             store.add(record)
         return record
 
+    called = [argument for argument in sys.argv[1:] if argument != '--table']
     with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(runs), unit='run') as bar:
         for ((variant, _), _), record in zip(runs.items(), pool.map(run, runs.items())):
             bar.set_description(variant)
@@ -185,11 +196,14 @@ def main() -> int:
             if record:
                 results[variant].append(record)
                 (output / 'table.md').write_text(table(results) + '\n', encoding='utf-8')
+    waiting = [variant for variant, records in results.items() if args.table and not records]
+    results = {variant: records for variant, records in results.items() if variant not in waiting}
     first = next(iter(runs.values()))
     notes = [f'Students on {first["datasets"]["val"]["dataroot_gt"]}: mean ± standard deviation over seeds. diversity: mean pairwise LPIPS '
              f'of {DRAWS} draws of noise. s: median seconds of a training, {args.jobs} at a time.', '',
-             f'* `python {" ".join(["scripts/ablate.py", *sys.argv[1:]])}`, {date.today().isoformat()}',
+             f'* `python {" ".join(["scripts/ablate.py", *called])}`, {date.today().isoformat()}',
              f'* {device_name(device)}, {os.cpu_count()} cores, torch {torch.__version__}',
+             *([f'* not run yet: {", ".join(waiting)}'] if waiting else []),
              *(f'* **{name} failed**: {message}' for name, message in failures.items())]
     (output / 'table.md').write_text('\n'.join([f'# {args.file.stem}', '', table(results), '', *notes]) + '\n', encoding='utf-8')
     print(table(results))

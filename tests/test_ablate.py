@@ -66,6 +66,10 @@ def test_a_tiny_ablation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablate, 'measure', lambda *_: {'lpips': 0.5, 'texture_distance': 1.0, 'psnr': 20.0})
     monkeypatch.setattr(ablate, 'mean_pairwise_lpips', lambda *_, **__: 0.25)
     monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as only_table:
+        only_table.setattr(sys, 'argv', [*sys.argv, '--table'])
+        assert ablate.main() == 0
+        assert '* not run yet: base, ' in (tmp_path / 'results/tiny/table.md').read_text()
     assert ablate.main() == 1
     text = (tmp_path / 'results/tiny/table.md').read_text()
     assert '| base | 2 | 0.5000 ± 0.0000 |' in text and '| broken | 0 |' in text
