@@ -1,19 +1,16 @@
 """scripts/ablate.py: changes block by block, every shipped variant is accepted, a tiny ablation runs, stops where it must and resumes."""
-import importlib.util
 import os
 import subprocess
 import sys
 
 import pytest
 import yaml
-from tiny import REPOSITORY, forked_command, make_photos, make_teacher, options
+from tiny import REPOSITORY, forked_command, load_script, make_photos, make_teacher, options
 
 from ibmd_basicsr.models.option_rules import check_options
 from ibmd_basicsr.utils.errors import OptionError
 
-spec = importlib.util.spec_from_file_location('ablate', REPOSITORY / 'scripts/ablate.py')
-ablate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(ablate)
+ablate = load_script('ablate')
 FILES = sorted((REPOSITORY / 'options/ablations').glob('*.yml'))
 
 

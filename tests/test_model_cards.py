@@ -1,6 +1,5 @@
 """weights/cards: a card for each file, up to date with file, options and tables; scripts/model_card.py refuses what contradicts itself."""
 import hashlib
-import importlib.util
 import re
 import shutil
 import sys
@@ -8,11 +7,9 @@ import sys
 import pytest
 import torch
 import yaml
-from tiny import REPOSITORY
+from tiny import REPOSITORY, load_script
 
-spec = importlib.util.spec_from_file_location('model_card', REPOSITORY / 'scripts/model_card.py')
-model_card = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(model_card)
+model_card = load_script('model_card')
 FILES = sorted((REPOSITORY / 'weights').glob('*.pth'))
 FACTS = yaml.safe_load((REPOSITORY / 'weights/cards.yml').read_text(encoding='utf-8'))['cards']
 

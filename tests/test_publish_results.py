@@ -1,15 +1,12 @@
 """scripts/publish_results.py: tables, summaries and pictures from a comparison's folder; what was not run here stays or stops it."""
-import importlib.util
 import sys
 
 import cv2
 import numpy as np
 import pytest
-from tiny import REPOSITORY
+from tiny import load_script
 
-spec = importlib.util.spec_from_file_location('publish_results', REPOSITORY / 'scripts/publish_results.py')
-publish = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(publish)
+publish = load_script('publish_results')
 
 DOCUMENT = """# Tasks
 <!-- summary: aim -->

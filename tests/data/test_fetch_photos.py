@@ -2,27 +2,20 @@
 import ast
 import csv
 import hashlib
-import importlib.util
 import io
 import shutil
-import sys
 import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import REPOSITORY
+from tiny import REPOSITORY, load_script
 
 
 @pytest.fixture(scope='module')
 def script():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location('fetch_photos', REPOSITORY / 'scripts' / 'fetch_photos.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script('fetch_photos')
 
 
 @pytest.fixture

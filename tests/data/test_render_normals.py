@@ -1,12 +1,10 @@
 """The script that renders pairs of normals and pictures: deterministic, geometrically right, and readable by BasicSR."""
-import importlib.util
-import sys
 
 import cv2
 import numpy as np
 import pytest
 from basicsr.data import build_dataset
-from tiny import REPOSITORY
+from tiny import REPOSITORY, load_script
 
 SHIPPED = REPOSITORY / 'datasets' / 'normals'
 
@@ -14,12 +12,7 @@ SHIPPED = REPOSITORY / 'datasets' / 'normals'
 @pytest.fixture(scope='module')
 def script():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location('render_normals', REPOSITORY / 'scripts' / 'render_normals.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script('render_normals')
 
 
 @pytest.fixture(scope='module')
