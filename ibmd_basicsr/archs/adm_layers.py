@@ -150,10 +150,10 @@ class AttentionBlock(nn.Module):
         flat = x.reshape(batch, channels, height * width)
         qkv = self.qkv(self.norm(flat))
         if self.order == 'legacy':
-            q, k, v = qkv.reshape(batch, self.num_heads, 3, -1, height * width).unbind(2)
+            parts = qkv.reshape(batch, self.num_heads, 3, -1, height * width).permute(2, 0, 1, 4, 3)
         else:
-            q, k, v = qkv.reshape(batch, 3, self.num_heads, -1, height * width).unbind(1)
-        # (B, heads, d, T) -> (B, heads, T, d), scaled by 1/sqrt(d) inside
-        h = F.scaled_dot_product_attention(q.transpose(-1, -2), k.transpose(-1, -2), v.transpose(-1, -2))
+            parts = qkv.reshape(batch, 3, self.num_heads, -1, height * width).permute(1, 0, 2, 4, 3)
+        # (3, B, heads, T, d). Contiguous, or torch falls back on the kernel that writes out all T x T weights
+        h = F.scaled_dot_product_attention(*parts.contiguous())  # scaled by 1/sqrt(d) inside
         h = h.transpose(-1, -2).reshape(batch, channels, height * width)
         return (flat + self.proj_out(h)).reshape(batch, channels, height, width)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.models.builders import find_arch
@@ -26,6 +26,19 @@ LEARN = 'forward, backward'
 THROUGH = 'forward, backward to the input'
 FORWARDS = {FORWARD: 1, ROLLOUT: 1, LEARN: 3, THROUGH: 2}
 """Kinds of passes, and what they cost in forward passes: a backward costs one for the inputs of all layers and one for the parameters."""
+
+
+def _attention(query, key, value, *_, out_shape=None, **__) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(gradient, query, key, value, *_, out_shape=None, **__) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+                 torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward}
+"""torch's counter knows the attention kernels of GPUs alone; without these, attention would cost nothing on a CPU."""
 
 OPTIMIZER_TENSORS = {'Adam': 2, 'AdamW': 2, 'RAdam': 2}
 """Tensors of a parameter's size that an optimiser keeps."""
@@ -181,7 +194,7 @@ def measure_network(block: dict[str, Any], size: int) -> NetworkSize:
     """
     with FakeTensorMode():
         net = build_network(block)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             _call(net, size, batch=1, input_grad=False)
     return NetworkSize(type=block['type'], parameters=sum(p.numel() for p in net.parameters()), tensors=len(net.state_dict()),
                        forward=counter.get_total_flops())

@@ -12,11 +12,12 @@ from typing import Any
 import cv2
 import torch
 from basicsr.utils import get_root_logger, tensor2img
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ibmd_basicsr.models import build_restorer
 from ibmd_basicsr.reporting.ncnn_peer import build_ncnn, find_bin
+from ibmd_basicsr.models.cost import CPU_ATTENTION
 from ibmd_basicsr.reporting.peers import InputRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import ImageSet, Picture, load_image_sets
 from ibmd_basicsr.reporting.quality import Metric, SetQuality, measure, read_metrics
@@ -31,8 +32,6 @@ RESTORED_KEYS = ('calls', 'tiles', 'gflops', 'seconds', 'images_per_second', 'pe
 ORIGIN_KEYS = ('kind', 'weights', 'sha256', 'tile', 'tile_pad', 'device')
 """What a record says of its row."""
 RESERVED = {'dataset', 'row', 'image', 'fingerprint', 'measured', 'speed', 'images', *RESTORED_KEYS, *ORIGIN_KEYS}
-CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
-"""torch's counter knows the attention kernels of GPUs alone; without this one, attention would cost nothing on a CPU."""
 
 
 class _WarmedUp(Exception):

@@ -2,9 +2,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from ibmd_basicsr.archs.adm_layers import AttentionBlock, timestep_embedding
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
+from ibmd_basicsr.models.cost import CPU_ATTENTION
 
 TINY = dict(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_head_channels=16)
 IMAGENET = dict(model_channels=256, channel_mult=(1, 1, 2, 2, 4, 4), num_res_blocks=2, attention_resolutions=(8, 16, 32),
@@ -158,3 +160,15 @@ def test_extra_channels_start_silent(patch_size):
 def test_bad_values_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize('images', [1, 2])
+@pytest.mark.parametrize('order', ['legacy', 'new'])
+def test_attention_never_writes_out_its_weights(order, images):
+    """For an image of a megapixel they would fill 4 GiB; torch has kernels without them, for contiguous heads alone."""
+    net = ADMUNet(attention_order=order, **TINY)
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        net(torch.rand(images, 3, 16, 16), torch.ones(images)).sum().backward()
+    kernels = {str(operator) for operator in counter.get_flop_counts()['Global']}
+    assert not [name for name in kernels if 'bmm' in name]
+    assert len([name for name in kernels if 'flash_attention_for_cpu' in name]) == 2  # and its backward

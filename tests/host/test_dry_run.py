@@ -75,7 +75,7 @@ def test_cost_of_a_backward(kind):
     with torch.device('meta'):
         net = cost.build_network(ADM_256).requires_grad_(kind == cost.LEARN)
         x, t = torch.zeros(1, 3, 64, 64, requires_grad=kind == cost.THROUGH), torch.zeros(1)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=cost.CPU_ATTENTION) as counter:
         net(x, t).sum().backward()
     assert counter.get_total_flops() == pytest.approx(cost.FORWARDS[kind] * cost.measure_network(ADM_256, 64).forward, rel=0.02)
 
@@ -96,7 +96,7 @@ def test_passes_of_the_tiny_student(tmp_path, dry_run):
     opt = options(tmp_path, 'IBMDModel')
     forward = {}
     for name, block in (('net_g', STUDENT), ('net_bridge', NETWORK)):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False, custom_mapping=cost.CPU_ATTENTION) as counter, torch.no_grad():
             z = torch.zeros(1, 3, 16, 16) if name == 'net_g' else None
             cost.build_network(block)(torch.zeros(1, 3, 16, 16), torch.zeros(1), z=z)
         forward[name] = counter.get_total_flops()
