@@ -20,6 +20,7 @@ from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Iterations, make
 from ibmd_basicsr.benchmarks.timing import Row, Target, synchronise
 from ibmd_basicsr.benchmarks.training import NAMES, REFERENCES
 from ibmd_basicsr.models.cost import cycle_length
+from ibmd_basicsr.utils.allocator import keep_freed_memory
 
 MIB = 2**20
 
@@ -61,6 +62,7 @@ def _in_a_process(*arguments) -> tuple[int, int]:
 
 
 def _measure(sender, threads: int, size_name: str, name: str, device_name: str, gradient: str) -> None:
+    keep_freed_memory()  # as the commands do
     torch.set_num_threads(threads)
     device = torch.device(device_name)
     with tempfile.TemporaryDirectory(prefix='ibmd_bench_') as folder:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ibmd_basicsr.cli.errors import report_errors
+from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import OptionError, one_line
 
 LETTERS = 'abcdefg'
@@ -62,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise OptionError(f'--repeats must be at least 1, got {args.repeats}.')
     if args.data is not None and not args.data.is_dir():
         raise FileNotFoundError(f'--data {args.data}: no such folder.')
+
+    keep_freed_memory()
 
     import torch
     from tqdm import tqdm

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ibmd_basicsr.cli.errors import report_errors
+from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import OptionError, one_line
 from ibmd_basicsr.utils.project import project_root
 
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise OptionError(f'--limit must be at least 1, got {args.limit}.')
     output = Path(args.output).resolve() if args.output else None
     os.chdir(project_root(option_file))
+    keep_freed_memory()
 
     import torch
 

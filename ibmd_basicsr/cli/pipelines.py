@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import NonFiniteError, OptionError, exit_code, one_line
 from ibmd_basicsr.utils.project import project_root
 
@@ -92,6 +93,7 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
         raise OptionError('Started by torchrun with several processes: add --launcher pytorch.')
     root = project_root(option_file)
     os.chdir(root)
+    keep_freed_memory()
     sys.argv[1:] = _host_arguments(args, option_file)
 
     from ibmd_basicsr import compat
