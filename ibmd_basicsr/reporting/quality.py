@@ -12,7 +12,7 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from ibmd_basicsr.metrics import BETTER  # importing it registers ours
-from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, RememberingExtractor, build_extractor
 from ibmd_basicsr.reporting.results import file_digest, fingerprint
 from ibmd_basicsr.utils.errors import OptionError, one_line
 from ibmd_basicsr.utils.option_check import check_keys, option_parameters
@@ -154,7 +154,7 @@ def measure(image: np.ndarray, truth: np.ndarray, metrics: Iterable[Metric]) -> 
 
 
 class SetQuality:
-    """Set metrics of one test set; the features of its true images are computed once, when the first row needs them.
+    """Set metrics of one test set; the features of an image are computed once, for all distances of the same features.
 
     Args:
         truths: the true images, (H, W, 3), BGR, uint8.
@@ -163,6 +163,7 @@ class SetQuality:
     def __init__(self, truths: Sequence[np.ndarray]):
         self.truths = truths
         self._built: dict[str, Any] = {}
+        self._extractors: dict[tuple, RememberingExtractor] = {}
 
     def measure(self, metric: Metric, files: Iterable[Path]) -> float | None:
         """Return the value of ``metric`` for the images in ``files``; None where the set has fewer than two.
@@ -172,9 +173,15 @@ class SetQuality:
         if len(self.truths) < 2:
             return None
         if metric.key not in self._built:
-            self._built[metric.key] = SET_METRIC_REGISTRY.get(metric.type)(self.truths, **metric.options)
+            self._built[metric.key] = SET_METRIC_REGISTRY.get(metric.type)(self.truths, self._extractor(metric.options))
         built = self._built[metric.key]
         built.reset()
         for file in files:
             built.update(cv2.imread(str(file)))
         return float(built.compute())
+
+    def _extractor(self, options: dict[str, Any]) -> RememberingExtractor:
+        key = tuple(sorted((name, str(value)) for name, value in options.items()))
+        if key not in self._extractors:
+            self._extractors[key] = RememberingExtractor(build_extractor(**options))
+        return self._extractors[key]

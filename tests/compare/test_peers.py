@@ -21,9 +21,10 @@ from torch import nn
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.cli.compare import main
+from ibmd_basicsr.metrics import set_metrics
 from ibmd_basicsr.metrics.set_metrics import FrechetDistance
 from ibmd_basicsr.models.cost import measure_network
-from ibmd_basicsr.reporting import peers
+from ibmd_basicsr.reporting import peers, quality
 from ibmd_basicsr.reporting.comparison import ORIGIN_KEYS, RESTORED_KEYS, Comparison
 from ibmd_basicsr.reporting.peers import PeerRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import load_pictures
@@ -454,6 +455,27 @@ def test_a_new_metric_is_measured_on_the_images_that_are_there(run, tmp_path, re
     changed = read_csv(tmp_path / 'out/results.csv')
     assert restorations == []
     assert all(new['psnr_y'] != old['psnr_y'] and new['psnr'] == old['psnr'] for new, old in zip(changed, after))
+
+
+def test_distances_of_the_same_features_share_their_passes(tmp_path, monkeypatch):
+    """Each image goes through AlexNet once, whatever the number of distances; their values are those of distances of their own."""
+    rng = np.random.default_rng(0)
+    truths, restored = ([rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(3)] for _ in range(2))
+    files = [tmp_path / f'{number}.png' for number in range(3)]
+    for file, image in zip(files, restored):
+        cv2.imwrite(str(file), image)
+    passes, forward = [], set_metrics.PooledFeatures.forward
+    monkeypatch.setattr(set_metrics.PooledFeatures, 'forward', lambda net, x: passes.append(len(x)) or forward(net, x))
+    shared = quality.SetQuality(truths)
+    for kind in ('FrechetDistance', 'KernelDistance'):
+        metric = quality.Metric(key=kind, type=kind, title=kind, digits=4, better='lower', options={'device': 'cpu'}, of_sets=True)
+        own = getattr(set_metrics, kind)(truths, device='cpu')
+        passes.clear()
+        value = shared.measure(metric, files)
+        assert sum(passes) == (6 if kind == 'FrechetDistance' else 0)
+        for image in restored:
+            own.update(image)
+        assert value == own.compute()
 
 
 def test_set_metrics_need_two_images(run, tmp_path):
