@@ -31,6 +31,7 @@ PEERS = [
 TEST = [
     'pytest>=8',
     'pytest-xdist>=3.5',  # tests in two processes: `make test` is twice as fast
+    'jsonschema>=4.18',  # checks the schema of option files as an editor does
     *METRICS, *PEERS,
 ]
 REPORT = ['matplotlib>=3.7']  # training curves

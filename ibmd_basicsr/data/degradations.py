@@ -241,7 +241,16 @@ def canny_edges(x: Tensor, low: float, high: float, blur: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class SRDegradation:
-    """Super-resolution input: ``kernel`` bicubic or pool, then 8-bit rounding unless ``quantize`` is false (I2SB does not round)."""
+    """Super-resolution input.
+
+    Attributes:
+        scale: factor of the reduction.
+        kernel: ``bicubic`` (MATLAB's) or ``pool`` (means of squares).
+        quantize: round to 8 bits afterwards; I2SB does not.
+
+    Raises:
+        ValueError: a value out of range.
+    """
 
     scale: int = 4
     kernel: str = 'bicubic'
@@ -265,7 +274,15 @@ class SRDegradation:
 
 @dataclass(frozen=True, kw_only=True)
 class JPEGDegradation:
-    """JPEG at a ``quality``, or at one drawn uniformly from [lowest, highest]; the ``codec`` must be named (libjpeg or i2sb)."""
+    """JPEG input.
+
+    Attributes:
+        codec: ``libjpeg``, or ``i2sb`` for the operator of I2SB's published checkpoints.
+        quality: 1 to 100, or [lowest, highest], between which one is drawn uniformly for each image.
+
+    Raises:
+        ValueError: a value out of range.
+    """
 
     codec: str
     quality: int | tuple[int, int]
@@ -297,10 +314,15 @@ class JPEGDegradation:
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintDegradation:
-    """Inpainting input: a hole filled with one colour.
+    """Inpainting input: a hole filled with one colour. Known pixels are bit-equal to the clean image's.
 
-    The ``mask`` must be named: center (I2SB's) or freeform, whose share of the area lies in ``ratio`` (default [0.1, 0.2]). ``fill`` is
-    grey (0.5, that is 0 in [-1, 1]) or white (1). Known pixels are bit-equal to the clean image's.
+    Attributes:
+        mask: ``center`` (I2SB's) or ``freeform``.
+        ratio: [smallest, largest] share of the area in a free-form hole; default [0.1, 0.2].
+        fill: colour of the hole, ``grey`` (0.5, that is 0 in [-1, 1]) or ``white`` (1).
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     mask: str
@@ -343,7 +365,15 @@ class InpaintDegradation:
 
 @dataclass(frozen=True, kw_only=True)
 class EdgesDegradation:
-    """Drawing input: Canny edges after a Gaussian ``blur``, thresholds ``low`` and ``high``; see :func:`canny_edges`."""
+    """Drawing input: Canny edges, see :func:`canny_edges`.
+
+    Attributes:
+        low, high: thresholds of the gradient, of 8-bit images.
+        blur: standard deviation of the Gaussian before it, in pixels; 0 for none.
+
+    Raises:
+        ValueError: a value out of range.
+    """
 
     low: float = 100
     high: float = 200
