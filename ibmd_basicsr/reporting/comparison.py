@@ -25,7 +25,7 @@ from ibmd_basicsr.reporting.results import ResultStore, file_digest, fingerprint
 from ibmd_basicsr.reporting.rows import Row
 from ibmd_basicsr.utils.errors import one_line
 from ibmd_basicsr.utils.seeding import PerImageNoise
-from ibmd_basicsr.utils.tiling import plan_tiles, restore_tiled
+from ibmd_basicsr.utils.tiling import Tile, plan_tiles, restore_tiled
 
 RESTORED_KEYS = ('calls', 'tiles', 'gflops', 'seconds', 'images_per_second', 'peak_memory_mib', 'parameters', 'param_key')
 """What a record says of the restoration beside its quality."""
@@ -138,9 +138,9 @@ class Comparison:
             raise _WarmedUp
 
         (lq, noise), conditions = self._images(row, picture), self._conditions(row, picture)
-        tiles = plan_tiles(*lq.shape[-2:], row.tile, row.tile_pad, restorer.size_multiple if row.tile else 1)
         total = 0
-        for (height, width), count in Counter(tuple(side.stop - side.start for side in tile.outer) for tile in tiles).items():
+        shapes = Counter(tuple(side.stop - side.start for side in tile.outer) for tile in self._tiles(restorer, row, picture))
+        for (height, width), count in shapes.items():
             parts = {name: value if value is None or value.ndim == 1 else value[..., :height, :width] for name, value in conditions.items()}
             with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
                 try:
@@ -149,6 +149,9 @@ class Comparison:
                     pass
             total += count * counter.get_total_flops()
         return restorer.calls * total / 1e9 if getattr(restorer, 'in_torch', True) else None
+
+    def _tiles(self, restorer: Callable, row: Row, picture: Picture) -> list[Tile]:
+        return plan_tiles(*picture.lq.shape[-2:], row.tile, row.tile_pad, restorer.size_multiple if row.tile else 1)
 
     def _images(self, row: Row, picture: Picture) -> tuple[torch.Tensor, PerImageNoise]:
         return picture.lq.to(self._device(row)), PerImageNoise.for_images(self.opt.get('manual_seed') or 0, [picture.name])
@@ -160,7 +163,7 @@ class Comparison:
     def _restore(self, restorer: Callable, row: Row, picture: Picture, path: Path, bar) -> dict[str, Any]:
         """Restore one image, save it as 8 bits in ``path`` and return what the store shall know of how it was made."""
         done, shown = 0, time.monotonic()
-        tiles = len(plan_tiles(*picture.lq.shape[-2:], row.tile, 0))
+        tiles = len(self._tiles(restorer, row, picture))
 
         def on_step(*_):
             nonlocal done, shown

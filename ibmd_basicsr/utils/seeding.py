@@ -55,6 +55,10 @@ class PerImageNoise:
         """Return the noise of some images of the batch; the generators are shared, so draws go on where they stopped."""
         return PerImageNoise(self.generators[images])
 
+    def copy(self) -> PerImageNoise:
+        """Return the same noise from here on, from generators of its own."""
+        return PerImageNoise([_copy(generator) for generator in self.generators])
+
     def randn_like(self, x: Tensor) -> Tensor:
         """Return standard normal noise of the shape (B, ...), dtype and device of ``x``.
 
@@ -62,9 +66,14 @@ class PerImageNoise:
             ValueError: the batch of ``x`` is not the number of generators.
         """
         self._check(len(x))
-        return torch.stack([
-            torch.randn(x.shape[1:], generator=g, device=g.device, dtype=torch.float32) for g in self.generators
-        ]).to(x.device, x.dtype)
+        return self.randn(*x.shape[1:]).to(x.device, x.dtype)
+
+    def randn(self, *shape: int) -> Tensor:
+        """Return standard normal noise (B, *shape), float32, on the device of the generators."""
+        noise = torch.empty(len(self.generators), *shape, dtype=torch.float32, device=self.generators[0].device)
+        for image, generator in zip(noise, self.generators):  # in place: fields of large images need no second copy
+            image.normal_(generator=generator)
+        return noise
 
     def rand(self, device: torch.device | str = 'cpu') -> Tensor:
         """Return one uniform number on [0, 1) per image, (B,) float64."""
@@ -73,3 +82,9 @@ class PerImageNoise:
     def _check(self, batch: int) -> None:
         if batch != len(self.generators):
             raise ValueError(f'A batch of {batch} images needs {batch} generators, got {len(self.generators)}.')
+
+
+def _copy(generator: torch.Generator) -> torch.Generator:
+    copy = torch.Generator(generator.device)
+    copy.set_state(generator.get_state())
+    return copy
