@@ -25,7 +25,9 @@ from ibmd_basicsr.bridges import (
     subset_of_grid,
 )
 from ibmd_basicsr.utils.endpoints import lq_to_x_T, pad_to_multiple, x_0_to_image
+from ibmd_basicsr.utils.precision import restoring_dtype
 from ibmd_basicsr.utils.seeding import PerImageNoise
+from ibmd_basicsr.utils.tiling import NoiseWindow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,10 @@ class Restorer:
         bridge: schedule and preconditioner that the network was trained with.
         sampler: see :class:`SamplerOptions`.
         scale: enlargement of super-resolution inputs, else 1.
+        precision: of the network's matrix products and convolutions: ``fp32``; ``bf16``; ``fp16`` (GPUs alone); ``auto``, bf16 where the
+            network's device is faster with it. Weights, states of samplers and images stay as wide as they are.
+        compile: compile the network, in place: True for torch's default backend, or the name of another backend of ``torch.compile``.
+            The first call takes a minute; sizes that differ from the first are compiled once more, for any size. Tiles have one size.
 
     Attributes:
         calls: network calls per image.
@@ -110,10 +116,12 @@ class Restorer:
         size_multiple: images are padded to multiples of it, in pixels of ``lq``.
 
     Raises:
-        ValueError: sampler and bridge do not fit.
+        ValueError: sampler and bridge do not fit; a precision that is unknown, or not to be had on the network's device; ``compile`` with
+            a torch older than 2.2.
     """
 
-    def __init__(self, *, net: torch.nn.Module, bridge: Bridge, sampler: SamplerOptions, scale: int = 1):
+    def __init__(self, *, net: torch.nn.Module, bridge: Bridge, sampler: SamplerOptions, scale: int = 1, precision: str = 'fp32',
+                 compile: bool | str = False):
         self.net = net
         self.bridge = bridge
         self.sampler = sampler
@@ -124,9 +132,14 @@ class Restorer:
             self.calls = self.calls * (2 if sampler.churn == 0 else 3) - 1
         self.parameters = sum(p.numel() for p in net.parameters())
         self.size_multiple = net.size_multiple // gcd(net.size_multiple, scale)
+        self.dtype = restoring_dtype(precision, next(net.parameters(), torch.empty(0)).device)
+        if compile:
+            if not hasattr(net, 'compile'):
+                raise ValueError(f'compile needs torch 2.2 or later, this is {torch.__version__}.')
+            net.compile(**({} if compile is True else {'backend': compile}))
 
     @torch.no_grad()
-    def __call__(self, lq: Tensor, noise: PerImageNoise, on_step: Callable[[Tensor, Tensor], None] | None = None, *,
+    def __call__(self, lq: Tensor, noise: PerImageNoise | NoiseWindow, on_step: Callable[[Tensor, Tensor], None] | None = None, *,
                  mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """Restore ``lq``.
 
@@ -166,7 +179,14 @@ class Restorer:
 
     def _sampler(self, labels: Tensor | None) -> Callable[..., Tensor]:
         """Return the sampling function with what only it takes."""
-        denoise = self.bridge.denoiser(self.net, labels)
+        exact = self.bridge.denoiser(self.net, labels)
+
+        def lowered(x_t: Tensor, *args: Tensor | None) -> Tensor:
+            # matrix products and convolutions alone: there are none outside the network
+            with torch.autocast(x_t.device.type, dtype=self.dtype):
+                return exact(x_t, *args)
+
+        denoise = exact if self.dtype is None else lowered
         if self.sampler.type in ('one_step', 'few_step'):
             return partial(few_step_sample, denoise, noise_channels=self.net.noise_channels)
         sample = {'ancestral': ancestral_sample, 'ode': ode_sample, 'dbim': dbim_sample, 'heun': heun_sample}[self.sampler.type]

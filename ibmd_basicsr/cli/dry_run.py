@@ -19,7 +19,6 @@ from ibmd_basicsr.bridges import SCHEDULES, build_bridge
 from ibmd_basicsr.compat.options import parse_options, read_option_file
 from ibmd_basicsr.data.degradations import DEGRADATIONS, build_degradation
 from ibmd_basicsr.models import cost
-from ibmd_basicsr.models.bridge_model import autocast_dtype
 from ibmd_basicsr.models.builders import find_arch
 from ibmd_basicsr.models.extras import EXTRA_LOSSES
 from ibmd_basicsr.models.ibmd_model import StudentOptions
@@ -28,6 +27,7 @@ from ibmd_basicsr.models.option_rules import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MO
 from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.precision import autocast_dtype
 
 UTILISATION = 0.4
 """Share of its peak that a GPU is assumed to reach. Convolutional U-Nets reach 0.2 to 0.5."""

@@ -29,6 +29,7 @@ from ibmd_basicsr.models.validation import ShardedValidation
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import gt_to_x_0, lq_to_x_T
 from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
+from ibmd_basicsr.utils.precision import autocast_dtype
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.version import __version__
 
@@ -37,27 +38,6 @@ FUSED_OPTIMIZERS = ('Adam', 'AdamW', 'SGD')
 """Those that torch (on CPUs from 2.4 on) can run as one kernel: the nano networks' step on a CPU takes 3.5 ms instead of 9."""
 SCHEDULER_POSITION = ('last_epoch', '_step_count', '_last_lr')
 """What a resumed scheduler takes from the saved state."""
-
-
-def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype | None:
-    """Return the dtype of ``train.amp``: ``bf16``, ``auto`` (bf16 where it is faster) or nothing (float32).
-
-    On CPUs bf16 pays only where AMX multiplies it: with AVX-512 alone an iteration of the nano teacher takes 1.5 times as long.
-
-    Raises:
-        OptionError: another value.
-    """
-    if not amp:
-        return None
-    if amp not in ('bf16', 'auto'):
-        raise OptionError(f"train.amp must be 'bf16', 'auto' or false, got {amp!r}.")
-    if amp == 'auto':
-        if device.type == 'cuda':
-            native = torch.cuda.get_device_capability(device) >= (8, 0)  # older GPUs emulate it
-        else:
-            native = getattr(torch.cpu, '_is_amx_tile_supported', bool)()  # unknown to torch before 2.6
-        return torch.bfloat16 if native else None
-    return torch.bfloat16
 
 
 @MODEL_REGISTRY.register()

@@ -43,7 +43,8 @@ def build_frozen_network(options: dict[str, Any], weights: str, param_key: str, 
 
 
 def build_restorer(*, network: dict[str, Any], bridge: dict[str, Any], weights: str, param_key: str = 'params_ema',
-                   sampler: dict[str, Any] | None = None, scale: int = 1, device: torch.device | str = 'cpu') -> Restorer:
+                   sampler: dict[str, Any] | None = None, scale: int = 1, device: torch.device | str = 'cpu',
+                   precision: str = 'fp32', compile: bool | str = False) -> Restorer:
     """Build a :class:`~ibmd_basicsr.restorer.Restorer` from option blocks.
 
     Args:
@@ -54,9 +55,11 @@ def build_restorer(*, network: dict[str, Any], bridge: dict[str, Any], weights: 
         sampler: ``sampler`` block; default one step.
         scale: enlargement of the input.
         device: where to run.
+        precision, compile: see :class:`~ibmd_basicsr.restorer.Restorer`.
 
     Raises:
         CheckpointError, ValueError, TypeError: see the parts.
     """
     net = build_frozen_network(network, weights, param_key, torch.device(device))
-    return Restorer(net=net, bridge=build_bridge(**bridge), sampler=SamplerOptions(**(sampler or {})), scale=scale)
+    return Restorer(net=net, bridge=build_bridge(**bridge), sampler=SamplerOptions(**(sampler or {})), scale=scale, precision=precision,
+                    compile=compile)

@@ -16,13 +16,14 @@ from ibmd_basicsr.reporting.ncnn_peer import CHANNELS
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys, option_parameters
+from ibmd_basicsr.utils.precision import check_precision
 
 KEYS = {'name', 'scale', 'manual_seed', 'crop_border', 'output', 'dataset', 'datasets', 'metrics', 'restorers', 'speed_reference', 'grid',
         'report', 'tile', 'tile_pad'}
 TILE_KEYS = {'tile', 'tile_pad'}
 ROW_KEYS = {
     'input': {'name', 'kind'},
-    'bridge': {'name', 'kind', 'network', 'bridge', 'weights', 'param_key', 'sampler', 'steps'} | TILE_KEYS,
+    'bridge': {'name', 'kind', 'network', 'bridge', 'weights', 'param_key', 'sampler', 'steps', 'precision'} | TILE_KEYS,
     'arch': {'name', 'kind', 'network', 'weights', 'param_key', 'size_multiple', 'input_range', 'upsampled_input'} | TILE_KEYS,
     'spandrel': {'name', 'kind', 'weights', 'size_multiple'} | TILE_KEYS,
     'ncnn': {'name', 'kind', 'weights', 'input', 'output', 'channels', 'scale', 'padding', 'input_range', 'size_multiple'} | TILE_KEYS,
@@ -40,8 +41,8 @@ class Row:
         name: unique; ``teacher@20`` for the row ``teacher`` with 20 steps.
         kind: ``input`` (the corrupted image, enlarged by bicubic interpolation where it is smaller), ``bridge``, ``arch`` (a network of
             BasicSR's registry), ``spandrel`` or ``ncnn`` (files that these packages read).
-        options: what the function that builds this kind takes beside weights, scale and device, such as network, bridge, param_key and
-            sampler of :func:`~ibmd_basicsr.models.build_restorer`.
+        options: what the function that builds this kind takes beside weights, scale and device, such as network, bridge, param_key,
+            sampler and precision of :func:`~ibmd_basicsr.models.build_restorer`.
         weights: candidates, the first that exists is taken.
         tile, tile_pad: see :func:`~ibmd_basicsr.utils.tiling.restore_tiled`.
     """
@@ -225,6 +226,11 @@ def _read_bridge(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
         built = build_bridge(**bridge)
     except (TypeError, ValueError) as error:
         raise OptionError(f'{path}.bridge: {error}') from error
+    if 'precision' in block:
+        try:
+            check_precision(block['precision'])
+        except OptionError as error:
+            raise OptionError(f'{path}.{error}') from error
     if 'steps' in block and 'steps' in sampler:
         raise OptionError(f'{path}: steps is given twice, in the row and in its sampler.')
     steps = block.get('steps')
@@ -237,4 +243,5 @@ def _read_bridge(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
         except ValueError as error:
             raise OptionError(f'{path}: {error}') from error
     common = {'network': network, 'bridge': bridge, 'param_key': block.get('param_key', 'params_ema')}
+    common |= {key: block[key] for key in ('precision',) if key in block}  # left out otherwise: results without it stay valid
     return {row: common | {'sampler': options} for row, options in samplers.items()}

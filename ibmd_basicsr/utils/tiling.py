@@ -71,9 +71,9 @@ def _round_up(side: int, multiple: int) -> int:
 class NoiseField:
     """The noise of a whole image, for all of its tiles: they see the one field that the image has without tiles.
 
-    A draw is made once and kept for all tiles, as long as the kept ones take no more than ``kept_bytes`` (the first always is). Later draws,
-    of samplers with many calls, are made anew for each :class:`NoiseWindow`: then memory stays bounded, and each batch of tiles costs the
-    random numbers of a whole image per draw (8 megapixels: 0.3 s on a CPU).
+    A draw is made once and kept for all tiles, as long as the kept ones take no more than ``kept_bytes`` (the first always is kept). Later
+    draws, of samplers with many calls, are made anew for each :class:`NoiseWindow`: memory stays bounded, and each batch of tiles costs
+    the random numbers of a whole image per draw (8 megapixels: 0.3 s on a CPU).
 
     Args:
         noise: of the whole image; its generators stay where they are.

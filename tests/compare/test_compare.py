@@ -163,12 +163,21 @@ def with_row(number, **changes):
     (with_row(1, sampler={'type': 'heun'}, steps=5), 'sampler.type heun needs a bridge of type VP or VE, got I2SBSchedule.'),
     (with_row(1, sampler={'type': 'dbim'}, steps=[4, 1000]), 'sampler.steps must be 1..999 for this bridge, got 1000.'),
     (with_row(1, sampler={'type': 'ancestral', 'eta': 1}), 'sampler.eta belongs to type dbim, not to ancestral.'),
+    (with_row(2, precision='half'), "restorers[2] (student).precision: must be one of 'fp32', 'bf16', 'fp16', 'auto', got 'half'."),
+    (with_row(0, precision='bf16'), "restorers[0] (input): unknown key 'precision'"),
     (with_row(2, sampler={'type': 'few_step', 'trained_steps': 4}, steps=[4, 5]), 'must lie in 1..4, the steps that the student was '),
 ])
 def test_wrong_options_are_refused_in_one_line(bench, options, message):
     code, _, err, calls = bench(options)
     assert code == 2 and calls == []
     assert len(err.splitlines()) == 1 and err.startswith('error: ') and message in err
+
+
+def test_precision_reaches_the_restorer_and_no_other_row():
+    """Rows without it keep the options, and with them the stored results, that they had before there was such a key."""
+    rows = {row.name: row.options for row in read_rows(with_row(2, precision='bf16'))}
+    assert rows['student']['precision'] == 'bf16'
+    assert 'precision' not in rows['teacher@2'] and set(rows['student']) - set(rows['teacher@2']) == {'precision'}
 
 
 def test_missing_photographs(bench):
