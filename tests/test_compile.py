@@ -56,7 +56,5 @@ def test_an_old_torch_is_named(monkeypatch):
 
 @pytest.mark.slow  # a C++ compiler runs for a minute
 def test_the_default_backend():
-    compiled, plain = make(compile=True), make()
-    for size in ((8, 8), (12, 8), (8, 16)):
-        lq = torch.rand(1, 3, *size)
-        torch.testing.assert_close(compiled(lq, noise()), plain(lq, noise()), atol=1e-5, rtol=0)
+    lq = torch.rand(1, 3, 8, 12)
+    torch.testing.assert_close(make(compile=True)(lq, noise()), make()(lq, noise()), atol=1e-5, rtol=0)

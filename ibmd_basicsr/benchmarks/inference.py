@@ -1,4 +1,4 @@
-"""Parts d and e: a sampler's loop against its bare network calls, and the student against networks of BasicSR."""
+"""Parts d and e: a sampler's loop against its bare network calls; the student against its teacher and against networks of BasicSR."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -39,10 +39,10 @@ def restore(restorer: Restorer | PeerRestorer, lq: Tensor) -> Callable[[], Tenso
     return lambda: restorer(lq, PerImageNoise.for_images(SEED, ['image']))
 
 
-def student_restorer(size: Size, device: torch.device) -> Restorer:
-    """Return the student of one step."""
+def student_restorer(size: Size, device: torch.device, scale: int = SCALE) -> Restorer:
+    """Return the student of one step, with random weights."""
     return Restorer(net=frozen(random_network(student_network(size)), device), bridge=build_bridge(**BRIDGE),
-                    sampler=SamplerOptions(type='one_step'), scale=SCALE)
+                    sampler=SamplerOptions(type='one_step'), scale=scale)
 
 
 def peer_restorer(block: dict, device: torch.device) -> PeerRestorer:
@@ -99,3 +99,26 @@ def student_against_peers(size: Size, device: torch.device, repeats: int, tick: 
                 row.target = Target('at least', 2)
         rows += [student, *peers]
     return rows
+
+
+def teacher_against_student(size: Size, device: torch.device, repeats: int, tick: Callable[[str], None]) -> list[Row]:
+    """Measure a teacher with all its calls against the student with one: seconds per image.
+
+    All calls of a teacher cost the same (part d), so a few are timed, with the sampler around them, and multiplied up. The student makes
+    as many whole restorations in that time.
+    """
+    timed = timed_calls(size)
+    student, teacher = student_restorer(size, device), teacher_restorer(size, device, timed)
+    calls = student.bridge.schedule.default_calls
+    lq = input_image(size.sampler_side, device)
+    one, all_calls = measure(
+        [Case(f'student, 1 call, {size.sampler_side} px', times(restore(student, lq), timed), per=timed),
+         Case(f'teacher, {calls} calls as {calls}/{timed} of {timed} timed ones, {size.sampler_side} px', restore(teacher, lq),
+              per=timed / calls)], min(repeats, FEW), device, tick)
+    all_calls.against, all_calls.target = one, Target('at least', 950)
+    return [one, all_calls]
+
+
+def timed_calls(size: Size) -> int:
+    """Return how many calls of the teacher are timed in :func:`teacher_against_student`."""
+    return max(calls for calls in size.calls if calls < SLOW_CALLS)

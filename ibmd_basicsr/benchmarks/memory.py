@@ -1,4 +1,4 @@
-"""Part g: peak memory, each row in a process of its own.
+"""Part g, and what part h uses of it: peak memory, each row in a process of its own.
 
 On a GPU it is what torch has allocated at most. On a CPU nobody counts allocations, so it is the largest resident set of the process, less
 what it was before networks were built: weights, optimiser, activations, workspaces, and what the allocator has not given back.
@@ -10,8 +10,10 @@ import multiprocessing
 import resource
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +31,7 @@ def memory_rows(size_name: str, device: torch.device, tick: Callable[[str], None
     """Measure the peak memory of training and restoring: MiB, one repeat."""
     rows = {}
     for name in case_names(size_name):
-        peak, before = _in_a_process(size_name, name, str(device), gradient)
+        peak, before, _ = in_a_process(build_case, size_name, name, gradient, device=str(device))
         rows[name] = Row(name, 'MiB', [peak / MIB], notes={'before_mib': before / MIB})
         tick(name)
     for kind in (IBMD, TEACHER):
@@ -46,22 +48,35 @@ def case_names(size_name: str) -> list[str]:
             *(f'{name}, {side} px' for side in size.sides for name in ('student', *size.peers))]
 
 
-def _in_a_process(*arguments) -> tuple[int, int]:
+def in_a_process(build: Callable[..., Callable[[], object]], *arguments: Any, device: str) -> tuple[int, int, float]:
+    """Run something in a process of its own.
+
+    Args:
+        build: a function that can be pickled. It is called with ``arguments``, the device and a folder for files, and returns what to run.
+        arguments: see ``build``.
+        device: where to run.
+
+    Returns:
+        Peak memory of building and running, and what was resident before, in bytes; seconds of running.
+
+    Raises:
+        RuntimeError: the process ended without an answer; its own traceback is on the standard error stream.
+    """
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, torch.get_num_threads(), *arguments), daemon=True)
+    process = context.Process(target=_measure, args=(sender, torch.get_num_threads(), build, arguments, device), daemon=True)
     process.start()
     sender.close()
     try:
         answer = receiver.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f'{arguments[1]}: the process that should measure its memory ended with exit code {process.exitcode}.') from None
+        raise RuntimeError(f'{arguments}: the process that should measure its memory ended with exit code {process.exitcode}.') from None
     process.join()
     return answer
 
 
-def _measure(sender, threads: int, size_name: str, name: str, device_name: str, gradient: str) -> None:
+def _measure(sender, threads: int, build: Callable, arguments: tuple, device_name: str) -> None:
     keep_freed_memory()  # as the commands do
     torch.set_num_threads(threads)
     device = torch.device(device_name)
@@ -69,15 +84,18 @@ def _measure(sender, threads: int, size_name: str, name: str, device_name: str, 
         torch.zeros(1, device=device)
         gc.collect()
         before = 0 if device.type == 'cuda' else reset_peak()
-        run = _build(size_name, name, device, gradient, Path(folder))
+        run = build(*arguments, device, Path(folder))
+        start = time.perf_counter()
         run()
         synchronise(device)
+        seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else peak_rss() - before
-    sender.send((peak, before))
+    sender.send((peak, before, seconds))
     sender.close()
 
 
-def _build(size_name: str, name: str, device: torch.device, gradient: str, folder: Path) -> Callable[[], object]:
+def build_case(size_name: str, name: str, gradient: str, device: torch.device, folder: Path) -> Callable[[], object]:
+    """Return what the row ``name`` runs; a model writes into ``folder``."""
     size = SIZES[size_name]
     for kind in (IBMD, TEACHER):
         if name.startswith(NAMES[kind]):

@@ -16,7 +16,7 @@ from ibmd_basicsr.benchmarks.timing import CPU, Row, Spread
 from ibmd_basicsr.reporting.comparison import device_name
 from ibmd_basicsr.version import __version__
 
-UNITS = {'s': 4, 'images/s': 1, 'MiB': 0, 'share of an iteration': 4}
+UNITS = {'s': 4, 'images/s': 1, 'MiB': 0, 'dB': 1, 'share of an iteration': 4}
 """Unit -> decimals."""
 
 

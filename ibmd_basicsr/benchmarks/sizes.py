@@ -33,6 +33,9 @@ class Size:
         sampler_side: side of the images that samplers are timed on, and ``calls`` their numbers of network calls.
         peers: networks of BasicSR, by name.
         repeats: how often everything is measured, unless the command line says it.
+        large: height and width of the image that is restored in tiles.
+        tile: side of a tile and its halo, in pixels of the result.
+        agreement_side: side of the images that are restored in tiles and as a whole.
     """
 
     network: dict[str, Any]
@@ -43,6 +46,9 @@ class Size:
     calls: tuple[int, ...]
     peers: dict[str, dict[str, Any]]
     repeats: int
+    large: tuple[int, int]
+    tile: tuple[int, int]
+    agreement_side: int
 
 
 NANO = {'type': 'ADMUNet', 'in_channels': 3, 'model_channels': 32, 'channel_mult': [1, 2, 4], 'num_res_blocks': 1,
@@ -60,17 +66,20 @@ QUICK_PEERS = {
     'SwinIR': PEERS['SwinIR'] | {'depths': [2], 'embed_dim': 12, 'num_heads': [2], 'window_size': 4, 'img_size': 8},
 }
 
+# 8 megapixels of a camera
+LARGE = {'large': (2304, 3456), 'tile': (512, 32), 'agreement_side': 768}
+
 SIZES = {
     # options/sr4x_bridge.yml, sr4x_ibmd.yml
     'nano': Size(network=NANO, batches={TEACHER: (16, 64), IBMD: (1, 256)}, updates=3, sides=(256, 1024), sampler_side=256,
-                 calls=(1, 4, 20, 100), peers=PEERS, repeats=9),
+                 calls=(1, 4, 20, 100), peers=PEERS, repeats=9, **LARGE),
     # options/sr4x_s_bridge.yml, sr4x_s_ibmd.yml
     's': Size(network=NANO | {'model_channels': 64, 'channel_mult': [1, 2, 3, 4]}, batches={TEACHER: (8, 256), IBMD: (4, 256)}, updates=3,
-              sides=(256, 1024), sampler_side=256, calls=(1, 4, 20, 100), peers=PEERS, repeats=5),
+              sides=(256, 1024), sampler_side=256, calls=(1, 4, 20, 100), peers=PEERS, repeats=5, **LARGE),
     # for tests: seconds, and no figure worth keeping
     'quick': Size(network=NANO | {'model_channels': 8, 'channel_mult': [1, 2], 'num_head_channels': 8},
                   batches={TEACHER: (2, 32), IBMD: (2, 32)}, updates=2, sides=(32,), sampler_side=32, calls=(1, 2), peers=QUICK_PEERS,
-                  repeats=2),
+                  repeats=2, large=(48, 80), tile=(16, 8), agreement_side=48),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ibmd_basicsr.benchmarks import inference, memory, pipeline, training
+from ibmd_basicsr.benchmarks import inference, memory, pipeline, tiles, training
 from ibmd_basicsr.benchmarks.report import Part
 from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER
 from ibmd_basicsr.cli.create_lmdb import create_lmdb
@@ -23,12 +23,15 @@ PARTS = {
     'd': ('sampler against its bare network calls',
           'One image of {sampler_side} px, from the corrupted image to the clamped result. The reference puts EMA weights in and out and '
           'copies states to the CPU. Seconds per image.'),
-    'e': ('student against networks of BasicSR',
+    'e': ('student against its teacher and networks of BasicSR',
           'One image, x4, random weights. Seconds per image; ratio: how much longer than the student.'),
     'f': ('data pipeline',
           'Images per second of the loader alone, each image decoded anew; share of an IBMD iteration that waits for the next batch.'),
     'g': ('peak memory',
           'Each row in a process of its own. GPU: what torch allocated. CPU: largest resident set less that before networks were built.'),
+    'h': ('a large image in tiles',
+          'The student, one call a tile. Seconds and memory: each row in a process of its own, first run. dB: PSNR of the image in tiles '
+          'against the same restored as a whole, whose normalisation sees all of it; one value a picture.'),
 }
 
 
@@ -41,9 +44,11 @@ def total_ticks(letters: Sequence[str], size_name: str, repeats: int) -> int:
     if 'd' in letters:
         count += 2 * (repeats + 1) + sum(3 * ((few if calls >= inference.SLOW_CALLS else repeats) + 1) for calls in size.calls)
     if 'e' in letters:
-        count += sum((1 + len(size.peers)) * ((few if side >= inference.LARGE else repeats) + 1) for side in size.sides)
+        count += 2 * (few + 1) + sum((1 + len(size.peers)) * ((few if side >= inference.LARGE else repeats) + 1) for side in size.sides)
     if 'f' in letters:
         count += 6 * (repeats + 1)
+    if 'h' in letters:
+        count += tiles.tick_count()
     return count + (len(memory.case_names(size_name)) if 'g' in letters else 0)
 
 
@@ -57,7 +62,7 @@ def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repe
         device: CPU or GPU.
         repeats: of each measurement, after one to warm up.
         gradient: of the student's loss, ``x0_only`` or ``full``.
-        data: folder of photographs for part f; None for random ones.
+        data: folder of photographs for parts f and h; None for random ones.
         tick: called with the name of each repeat that is done.
     """
     size = SIZES[size_name]
@@ -73,13 +78,16 @@ def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repe
             if letter == 'd':
                 return inference.samplers_against_passes(size, device, repeats, tick)
             if letter == 'e':
-                return inference.student_against_peers(size, device, repeats, tick)
+                return [*inference.teacher_against_student(size, device, repeats, tick),
+                        *inference.student_against_peers(size, device, repeats, tick)]
             if letter == 'f':
                 photographs = data or pipeline.make_photographs(folder / 'photographs')
                 lmdb = folder / 'photographs.lmdb'
                 create_lmdb(photographs, lmdb, progress=False)
                 return pipeline.data_rows(size, photographs, lmdb, folder, device, repeats, tick, gradient)
-            return memory.memory_rows(size_name, device, tick, gradient)
+            if letter == 'g':
+                return memory.memory_rows(size_name, device, tick, gradient)
+            return tiles.tile_rows(size_name, device, data, folder, tick)
 
         for letter in letters:
             title, about = PARTS[letter]

@@ -10,7 +10,7 @@ from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import OptionError, one_line
 
-LETTERS = 'abcdefg'
+LETTERS = 'abcdefgh'
 PHOTOGRAPHS = Path('datasets/photos/train')
 EPILOG = """\
 examples:
@@ -21,10 +21,10 @@ examples:
   python -m ibmd_basicsr.bench --quick -o /tmp/bench            # a trial in a minute; its figures mean nothing
 
 parts:
-  a  IBMD iteration against its bare network passes      e  student against RRDBNet, MSRResNet and SwinIR
+  a  IBMD iteration against its bare network passes      e  student against its teacher, RRDBNet, MSRResNet and SwinIR
   b  teacher iteration likewise                          f  data: images/s from folder and LMDB, waiting
   c  the same iterations as published programs do them   g  peak memory
-  d  samplers against their bare network calls
+  d  samplers against their bare network calls           h  8 megapixels in tiles: seconds, memory, agreement
 
 sizes: nano is options/sr4x_bridge.yml and sr4x_ibmd.yml, s is sr4x_s_bridge.yml and sr4x_s_ibmd.yml; weights are random.
 On a CPU set OMP_NUM_THREADS to the cores that are free. nano takes half an hour on one free core, most of it for part e.
@@ -42,12 +42,12 @@ def make_parser() -> argparse.ArgumentParser:
         prog='python -m ibmd_basicsr.bench', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         description='Measure training and restoring against the bare network passes they consist of, and against other programs.')
     parser.add_argument('--size', choices=('nano', 's'), default='nano', help='networks and batches; default nano')
-    parser.add_argument('--parts', nargs='+', choices=tuple(LETTERS), default=list(LETTERS), metavar='PART', help='default: all, a to g')
+    parser.add_argument('--parts', nargs='+', choices=tuple(LETTERS), default=list(LETTERS), metavar='PART', help='default: all, a to h')
     parser.add_argument('--repeats', type=int, metavar='N', help='of each measurement; default 9 (nano) or 5 (s), three of slow ones')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
     parser.add_argument('--gradient', choices=('x0_only', 'full'), default='x0_only', help="of the student's loss; default x0_only")
     parser.add_argument('--data', type=Path, metavar='FOLDER',
-                        help=f'photographs for part f; default {PHOTOGRAPHS} if it is there, else random pictures')
+                        help=f'photographs for parts f and h; default {PHOTOGRAPHS} if it is there, else random pictures')
     parser.add_argument('--quick', action='store_true', help='tiny networks and images, two repeats: to see that everything runs')
     parser.add_argument('-o', '--output', type=Path, metavar='FOLDER', help='default results/bench/SIZE_DEVICE')
     return parser

@@ -106,9 +106,9 @@ def test_cases_are_run_in_turns():
 
 def test_quick_run_writes_every_part(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    # two processes in the place of nine
+    # two processes in the place of eleven
     monkeypatch.setattr(suite, 'SIZES', {'quick': replace(SIZES['quick'], peers={})})
-    monkeypatch.setattr(memory, '_in_a_process', lambda *arguments: (2**20, 2**22))
+    monkeypatch.setattr(memory, 'in_a_process', lambda *arguments, device: (2**20, 2**22, 0.5))
     assert main(['--quick', '-o', 'out', '--device', 'cpu']) == 0
     text = (tmp_path / 'out' / 'table.md').read_text()
     content = json.loads((tmp_path / 'out' / 'results.json').read_text())
@@ -130,14 +130,14 @@ def test_quick_run_writes_every_part(tmp_path, monkeypatch, capsys):
 
 
 def test_memory_is_measured_in_another_process():
-    peak, before = memory._in_a_process('quick', 'IBMD iteration', 'cpu', 'full')
-    assert 2**20 < peak < 2**30 and before > 2**20
+    peak, before, seconds = memory.in_a_process(memory.build_case, 'quick', 'IBMD iteration', 'full', device='cpu')
+    assert 2**20 < peak < 2**30 and before > 2**20 and 0 < seconds < 60
 
 
 @pytest.mark.slow  # as long as it takes to import torch
 def test_a_failing_process_is_named():
     with pytest.raises(RuntimeError, match='no such row, 32 px'):
-        memory._in_a_process('quick', 'no such row, 32 px', 'cpu', 'full')
+        memory.in_a_process(memory.build_case, 'quick', 'no such row, 32 px', 'full', device='cpu')
 
 
 @pytest.mark.parametrize('arguments, message', [(['--repeats', '0'], '--repeats must be at least 1, got 0'),
