@@ -145,7 +145,7 @@ class Restorer:
 
         Args:
             lq: (B, C, h, w) RGB in [0, 1] on the network's device, any size.
-            noise: one generator per image; image i's result depends on its own generator only.
+            noise: one generator per image; image i's result depends on its own generator only. For tiles the window on such noise.
             on_step: called after each network call (progress bars).
             mask: (B, 1, h, w), 1 in the hole, of inpainting tasks: all other pixels of the result are those of ``lq``, bit for bit.
             labels: (B,) class indices for class-conditional networks.
