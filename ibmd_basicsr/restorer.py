@@ -117,7 +117,7 @@ class Restorer:
 
     Raises:
         ValueError: sampler and bridge do not fit; a precision that is unknown, or not to be had on the network's device; ``compile`` with
-            a torch older than 2.2.
+            a torch that has no ``nn.Module.compile``.
     """
 
     def __init__(self, *, net: torch.nn.Module, bridge: Bridge, sampler: SamplerOptions, scale: int = 1, precision: str = 'fp32',
@@ -135,7 +135,7 @@ class Restorer:
         self.dtype = restoring_dtype(precision, next(net.parameters(), torch.empty(0)).device)
         if compile:
             if not hasattr(net, 'compile'):
-                raise ValueError(f'compile needs torch 2.2 or later, this is {torch.__version__}.')
+                raise ValueError(f'compile needs nn.Module.compile, which torch {torch.__version__} does not have; a newer one does.')
             net.compile(**({} if compile is True else {'backend': compile}))
 
     @torch.no_grad()
