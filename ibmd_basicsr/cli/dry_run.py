@@ -197,17 +197,17 @@ def _passes(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], batch: int,
 
 
 def _memory(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], size: int, processes: int, autocast: torch.dtype | None) -> str:
-    images = cost.images_at_once(opt)
+    images, batch = cost.images_at_once(opt), opt['datasets']['train']['batch_size_per_gpu']
     fixed = cost.gpu_bytes(opt, sizes, processes)
     turns = cost.activations_per_turn(opt, size, autocast)
     rows = [[name, _bytes(number)] for name, number in fixed.items()]
     for turn, kept in turns.items():
         copies = f' + {_bytes(kept.fixed)} of weights in bf16' if kept.fixed else ''
-        rows.append([f'kept for backward, {turn}: {images} x {_bytes(kept.per_image)}{copies}',
-                     _bytes(kept.fixed + images * kept.per_image)])
-    static = sum(fixed.values())
-    rows.append(['peak', _bytes(static + max(kept.fixed + images * kept.per_image for kept in turns.values()))])
-    fits = (min((capacity * 2**30 - RESERVE - static - kept.fixed) // kept.per_image for kept in turns.values()) for capacity in CAPACITIES)
+        whole = f' + {batch} x {_bytes(kept.per_batch_image)}' if kept.per_batch_image else ''
+        rows.append([f'kept for backward, {turn}: {images} x {_bytes(kept.per_image)}{whole}{copies}', _bytes(kept.bytes(images, batch))])
+    static, parted = sum(fixed.values()), batch if opt['train'].get('micro_batch') else None
+    rows.append(['peak', _bytes(static + max(kept.bytes(images, batch) for kept in turns.values()))])
+    fits = (min(kept.most_images(capacity * 2**30 - RESERVE - static, parted) for kept in turns.values()) for capacity in CAPACITIES)
     return '\n'.join([
         f'memory of each GPU or process (estimate; add about {_bytes(RESERVE)} for CUDA, workspaces and fragmentation)',
         _table(['what', 'size'], rows, text_columns=1),
@@ -276,7 +276,8 @@ def resolved_options(opt: dict[str, Any]) -> dict[str, Any]:
             _fill(network, find_arch(network['type']))
     train = opt['train']
     if opt['model_type'] == 'IBMDModel':
-        train.setdefault('bridge_updates_per_student', cost.cycle_length(opt) - 1)
+        train.setdefault('share_generator_pass', False)
+        train.setdefault('bridge_updates_per_student', cost.bridge_updates(opt))
         train['student'] = train.get('student') or {}
         _fill(train['student'], StudentOptions)
         if train.get('real_pairs'):

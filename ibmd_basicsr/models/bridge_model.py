@@ -175,7 +175,8 @@ class BridgeModel(ShardedValidation, SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of bridge matching: x_t ~ q(x_t | x_0, x_T), regress x_0."""
-        loss, grad_norm = self._step(self.net_g, self.optimizer_g, 'l_bridge', current_iter, self._teacher_loss)
+        noise = self._training_noise(current_iter)
+        loss, grad_norm = self._step(self.net_g, self.optimizer_g, 'l_bridge', current_iter, noise, self._teacher_loss)
         self._terms.update(l_bridge=loss, grad_g=grad_norm)
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
@@ -209,7 +210,7 @@ class BridgeModel(ShardedValidation, SRModel):
         with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             return self.bridge.denoiser(net, self.labels)(x_t, t, self.x_T, z)
 
-    def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, label: str, current_iter: int,
+    def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, label: str, current_iter: int, noise: PerImageNoise,
               *losses: Callable[[PerImageNoise], Tensor]) -> tuple[Tensor, Tensor]:
         """Backward, clip, check, step; return the loss and the gradient norm before clipping.
 
@@ -218,30 +219,43 @@ class BridgeModel(ShardedValidation, SRModel):
             optimizer: of ``net``.
             label: what to call the loss.
             current_iter: iteration of the host.
-            losses: what is summed. Each returns its mean over the images that ``self`` now holds, all of a batch or those of a
-                micro-batch, and is followed by its own backward, so that a network that is called in two of them keeps one's activations.
+            noise: what the losses draw from.
+            losses: see :meth:`_accumulate`.
 
         Raises:
             NonFiniteError: the loss or a gradient is not finite. The parameters are left as they were.
         """
         optimizer.zero_grad(set_to_none=True)
+        loss = self._accumulate(net, noise, *losses)
+        return loss, self._apply(net, optimizer, label, current_iter, loss)
+
+    def _accumulate(self, net: nn.Module, noise: PerImageNoise, *losses: Callable[[PerImageNoise], Tensor]) -> Tensor:
+        """Add the gradient of the sum of ``losses`` to that of ``net``, micro-batch by micro-batch; return the value of the sum.
+
+        Each loss returns its mean over the images that ``self`` now holds, all of a batch or those of a micro-batch, and is followed by
+        its own backward, so that a network that is called in two of them keeps one's activations.
+        """
         loss = torch.zeros((), device=self.device)
-        for noise, share, last in self._micro_batches(self._training_noise(current_iter)):
+        for part_noise, share, last in self._micro_batches(noise):
             for number, loss_of in enumerate(losses, 1):
                 # gradients are averaged over ranks once, with the last backward
                 synchronise = last and number == len(losses)
                 with nullcontext() if synchronise or not isinstance(net, DistributedDataParallel) else net.no_sync():
-                    part = share * loss_of(noise)
+                    part = share * loss_of(part_noise)
                     part.backward()
                 loss = loss + part.detach()
-        grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip or float('inf'))
+        return loss
+
+    def _apply(self, net: nn.Module, optimizer: torch.optim.Optimizer, label: str, current_iter: int, loss: Tensor) -> Tensor:
+        """Clip, check, step; return the gradient norm before clipping. Arguments and errors as for :meth:`_step`."""
+        grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip or float('inf')).detach()
         # after the all-reduce every rank sees the same norm, so all ranks stop together
         if not torch.isfinite(grad_norm + loss):
             raise NonFiniteError(
                 f'{label} is {loss.item():.6g} with gradient norm {grad_norm.item():.6g} at iteration {current_iter}: training '
                 f'stopped before this step. Saved states are intact; lower train.optim_*.lr or set train.grad_clip, then --auto_resume.')
         optimizer.step()
-        return loss, grad_norm.detach()
+        return grad_norm
 
     def _micro_batches(self, noise: PerImageNoise) -> Iterator[tuple[PerImageNoise, float, bool]]:
         """Let ``self`` hold ``train.micro_batch`` images of the batch at a time; yield their noise, their share, and whether they are last.
@@ -249,15 +263,19 @@ class BridgeModel(ShardedValidation, SRModel):
         Since every image has its own generator, the sum of the gradients is that of the whole batch.
         """
         count = len(self.x_T)
-        size = self.opt['train'].get('micro_batch') or count
         whole = {name: getattr(self, name) for name in ('x_T', 'x_0', 'mask', 'labels')}
-        for start in range(0, count, size):
-            part = slice(start, start + size)
+        for part in self._parts():
             for name, value in whole.items():
                 setattr(self, name, None if value is None else value[part])
-            yield noise.part(part), len(self.x_T) / count, start + size >= count
+            yield noise.part(part), len(self.x_T) / count, part.stop >= count
         for name, value in whole.items():
             setattr(self, name, value)
+
+    def _parts(self) -> list[slice]:
+        """Return where the micro-batches lie in the batch that ``self`` holds."""
+        count = len(self.x_T)
+        size = self.opt['train'].get('micro_batch') or count
+        return [slice(start, start + size) for start in range(0, count, size)]
 
     @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:

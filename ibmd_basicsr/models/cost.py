@@ -51,7 +51,8 @@ class Pass:
     """A row of the cost of a cycle.
 
     Attributes:
-        turn: ``bridge update``, ``student update``, or ``discriminator update``, which belongs to the iterations of the student's.
+        turn: ``bridge update``, ``student update``, ``shared update`` (``train.share_generator_pass``: both on one pass of the student),
+            or ``discriminator update``, which belongs to the iterations of the student's.
         network: ``net_g`` (also where its EMA copy runs), ``net_bridge``, ``teacher`` or ``net_d``.
         kind: a key of :data:`FORWARDS`.
         count: passes of a batch per cycle; a mean where the number is drawn.
@@ -91,10 +92,22 @@ class Activations:
     Attributes:
         fixed: whatever the batch size (under autocast: the bf16 copies of the weights).
         per_image: for each image of the batch (of the micro-batch, if there are any).
+        per_batch_image: for each image of the batch, also where there are micro-batches.
     """
 
     fixed: int
     per_image: int
+    per_batch_image: int = 0
+
+    def bytes(self, at_once: int, batch: int) -> int:
+        """Return all bytes, for ``at_once`` images of a ``batch`` in the networks together."""
+        return self.fixed + at_once * self.per_image + batch * self.per_batch_image
+
+    def most_images(self, free: int, batch: int | None) -> int:
+        """Return how many images at once fit ``free`` bytes: micro-batches of a ``batch``, or (None) the batch itself."""
+        if batch is None:
+            return (free - self.fixed) // (self.per_image + self.per_batch_image)
+        return (free - self.bytes(0, batch)) // self.per_image
 
 
 def network_blocks(opt: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -116,8 +129,13 @@ def images_at_once(opt: dict[str, Any]) -> int:
 
 
 def cycle_length(opt: dict[str, Any]) -> int:
-    """Return the number of iterations after which the turns repeat: 1, for IBMD K + 1."""
-    return _bridge_updates(opt) + 1 if opt['model_type'] == 'IBMDModel' else 1
+    """Return the number of iterations after which the turns repeat: 1, for IBMD K + 1, or K with ``train.share_generator_pass``."""
+    return bridge_updates(opt) + (not shares_pass(opt)) if opt['model_type'] == 'IBMDModel' else 1
+
+
+def shares_pass(opt: dict[str, Any]) -> bool:
+    """Tell whether the last bridge update of a cycle and the student's are one iteration."""
+    return bool(opt['train'].get('share_generator_pass', False))
 
 
 def update_counts(opt: dict[str, Any]) -> dict[str, int]:
@@ -126,7 +144,7 @@ def update_counts(opt: dict[str, Any]) -> dict[str, int]:
     if opt['model_type'] != 'IBMDModel':
         return {'bridge update': total}
     students = total // cycle_length(opt)
-    return {'bridge update': total - students, 'student update': students}
+    return {'bridge update': total - students, 'shared update' if shares_pass(opt) else 'student update': students}
 
 
 def training_passes(opt: dict[str, Any]) -> list[Pass]:
@@ -137,23 +155,27 @@ def training_passes(opt: dict[str, Any]) -> list[Pass]:
     """
     if opt['model_type'] != 'IBMDModel':
         return [Pass('bridge update', 'net_g', LEARN, 1)]
-    updates, rollout = _bridge_updates(opt), _rollout_calls(opt)
+    updates, rollout = bridge_updates(opt), _rollout_calls(opt)
     full = opt['train']['ibmd_opt'].get('gradient', 'full') == 'full'
     frozen = THROUGH if full else FORWARD
-    passes = [Pass('bridge update', 'net_g', ROLLOUT, updates * rollout),
-              Pass('bridge update', 'net_g', FORWARD, updates),
-              Pass('bridge update', 'net_bridge', LEARN, updates * (2 if opt['train'].get('real_pairs') else 1)),
-              Pass('student update', 'net_g', ROLLOUT, rollout),
-              Pass('student update', 'net_g', LEARN, 1),
-              Pass('student update', 'teacher', frozen, 1),
-              Pass('student update', 'net_bridge', frozen, 1)]
+    shared, regressions = shares_pass(opt), 2 if opt['train'].get('real_pairs') else 1
+    turn, alone = ('shared update', updates - 1) if shared else ('student update', updates)
+    passes = [Pass('bridge update', 'net_g', ROLLOUT, alone * rollout),
+              Pass('bridge update', 'net_g', FORWARD, alone),
+              Pass('bridge update', 'net_bridge', LEARN, alone * regressions),
+              Pass(turn, 'net_g', ROLLOUT, rollout),
+              Pass(turn, 'net_g', LEARN, 1),
+              Pass(turn, 'net_bridge', LEARN, regressions * shared),
+              Pass(turn, 'teacher', frozen, 1),
+              Pass(turn, 'net_bridge', frozen, 1)]
     if opt['train'].get('gan_opt'):
         # true and made images one after the other, each with its own backward
-        passes += [Pass('student update', 'net_d', THROUGH, 1), Pass('discriminator update', 'net_d', LEARN, 2)]
+        passes += [Pass(turn, 'net_d', THROUGH, 1), Pass('discriminator update', 'net_d', LEARN, 2)]
     return [one for one in passes if one.count]
 
 
-def _bridge_updates(opt: dict[str, Any]) -> int:
+def bridge_updates(opt: dict[str, Any]) -> int:
+    """Return K, the updates of the bridge network for each of the student's."""
     return int(opt['train'].get('bridge_updates_per_student', 5))
 
 
@@ -181,7 +203,7 @@ def flops_of_run(opt: dict[str, Any], sizes: dict[str, NetworkSize], images: int
         images: of one iteration, on all GPUs.
     """
     turns, counts = flops_per_turn(training_passes(opt), sizes), update_counts(opt)
-    counts['discriminator update'] = counts.get('student update', 0)
+    counts['discriminator update'] = counts.get('student update', 0) or counts.get('shared update', 0)
     per_cycle = {'bridge update': cycle_length(opt) - 1 or 1}
     return images * sum(flops / per_cycle.get(turn, 1) * counts[turn] for turn, flops in turns.items())
 
@@ -302,6 +324,9 @@ def _optimizer_tensors(block: dict[str, Any]) -> int:
 def activations_per_turn(opt: dict[str, Any], size: int, autocast: torch.dtype | None) -> dict[str, Activations]:
     """Return what each turn keeps for its backward: the sum over its rows of passes, all of which are kept until then.
 
+    A shared update keeps the student's pass of the whole batch while the bridge network learns, and while the student's loss is formed:
+    beside it counts the larger of the two.
+
     Args:
         opt: checked options.
         size: side of the images.
@@ -310,9 +335,21 @@ def activations_per_turn(opt: dict[str, Any], size: int, autocast: torch.dtype |
     Raises:
         OptionError: a network does not take this size.
     """
-    blocks, turns = network_blocks(opt), {}
+    blocks, turns, learning = network_blocks(opt), {}, Activations(0, 0)
     for one in training_passes(opt):
         add = measure_activations(blocks[one.network], size, one.kind, autocast)
-        so_far = turns.get(one.turn, Activations(0, 0))
-        turns[one.turn] = Activations(so_far.fixed + add.fixed, so_far.per_image + add.per_image)
+        if one.turn == 'shared update' and one.kind == LEARN:
+            if one.network == 'net_bridge':
+                learning = add
+                continue
+            add = Activations(add.fixed, 0, per_batch_image=add.per_image)
+        turns[one.turn] = _sum(turns.get(one.turn, Activations(0, 0)), add)
+    if 'shared update' in turns:
+        judging = turns['shared update']
+        whole = Activations(learning.fixed, learning.per_image, judging.per_batch_image)
+        turns['shared update'] = max(judging, whole, key=lambda kept: kept.per_image)
     return turns
+
+
+def _sum(a: Activations, b: Activations) -> Activations:
+    return Activations(a.fixed + b.fixed, a.per_image + b.per_image, a.per_batch_image + b.per_batch_image)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -68,6 +68,10 @@ class StudentPass:
     x_n: Tensor
     t_n: Tensor
 
+    def part(self, images: slice) -> StudentPass:
+        """Return the pass of some images of the batch."""
+        return StudentPass(self.x_0[images], self.x_n[images], self.t_n[images])
+
 
 @MODEL_REGISTRY.register()
 class IBMDModel(BridgeModel):
@@ -75,7 +79,8 @@ class IBMDModel(BridgeModel):
 
     Every host iteration is one update on a fresh batch of corrupted images; no clean image is read, unless ``train.real_pairs`` asks for
     it (:class:`RealPairs`) or one of :class:`Extras`. K bridge updates are followed by one student update: iteration i is the student's
-    when i is a multiple of K + 1.
+    when i is a multiple of K + 1; with ``train.share_generator_pass``, when it is a multiple of K, and it then makes the K-th bridge
+    update, too (:meth:`_shared_updates`).
 
     * bridge update: ``net_bridge`` learns bridge matching on the student's own outputs;
     * student update: minimise :class:`InverseBridgeLoss` with teacher and ``net_bridge`` frozen (their parameters, not their inputs),
@@ -90,6 +95,8 @@ class IBMDModel(BridgeModel):
         self.bridge_updates = self.opt['train'].get('bridge_updates_per_student', 5)
         if not isinstance(self.bridge_updates, int) or self.bridge_updates < 1:
             raise OptionError(f'train.bridge_updates_per_student must be an integer of at least 1, got {self.bridge_updates!r}.')
+        self.share_pass = self.opt['train'].get('share_generator_pass', False)
+        self.cycle = self.bridge_updates + (not self.share_pass)  # iterations from one student update to the next
         self.student = StudentOptions(**(self.opt['train'].get('student') or {}))
         pairs = self.opt['train'].get('real_pairs')
         self.real_pairs = RealPairs(**pairs) if pairs else None
@@ -146,21 +153,57 @@ class IBMDModel(BridgeModel):
             self.optimizers.append(self.optimizer_d)
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One update on a fresh batch: the student's (and the discriminator's) every (K + 1)-th iteration, else the bridge network's."""
-        if current_iter % (self.bridge_updates + 1):
+        """One update on a fresh batch: the student's (and the discriminator's) every :attr:`cycle`-th iteration, else the bridge network's.
+
+        With ``train.share_generator_pass`` the student's iterations are updates of the bridge network, too.
+        """
+        noise = self._training_noise(current_iter)
+        students_turn = current_iter % self.cycle == 0
+        if not students_turn:
             self._let_learn(self.net_bridge)
-            self._terms['l_bridge'], self._terms['grad_bridge'] = self._step(
-                self.net_bridge, self.optimizer_bridge, 'l_bridge', current_iter, partial(self._bridge_loss, current_iter=current_iter))
+            self._log_step('bridge', *self._step(self.net_bridge, self.optimizer_bridge, 'l_bridge', current_iter, noise,
+                                                 partial(self._bridge_loss, current_iter=current_iter)))
             return
-        self._let_learn(self.net_g)
-        self._terms['l_g'], self._terms['grad_g'] = self._step(
-            self.net_g, self.optimizer_g, 'l_g', current_iter, partial(self._student_loss, current_iter=current_iter))
+        if self.share_pass:
+            self._shared_updates(noise, current_iter)
+        else:
+            self._let_learn(self.net_g)
+            self._log_step('g', *self._step(self.net_g, self.optimizer_g, 'l_g', current_iter, noise,
+                                            partial(self._student_loss, current_iter=current_iter)))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
         if self.net_d is not None:
             self._let_learn(self.net_d)
-            self._terms['l_d'], self._terms['grad_d'] = self._step(
-                self.net_d, self.optimizer_d, 'l_d', current_iter, self._real_loss, self._fake_loss)
+            self._log_step('d', *self._step(self.net_d, self.optimizer_d, 'l_d', current_iter, noise, self._real_loss, self._fake_loss))
+
+    def _log_step(self, name: str, loss: Tensor, grad_norm: Tensor) -> None:
+        self._terms[f'l_{name}'], self._terms[f'grad_{name}'] = loss, grad_norm
+
+    def _shared_updates(self, noise: PerImageNoise, current_iter: int) -> None:
+        """Make the last bridge update of a cycle and the student's update on one batch and one pass of the student.
+
+        Both learn from the same x_0 = G(x_n, z): the bridge network from its values, before; then the student through a loss that already
+        has the new bridge network in it. That is exact: x_0 does not depend on the bridge network, and the student has not moved in
+        between. Networks, optimiser states and EMA are those of a bridge update followed by a student update that were given the same
+        batch and the same draws up to x_0; loss times and loss noise go on in each image's stream, so the two losses are drawn apart.
+
+        The student is called and differentiated once for the whole batch, whatever ``train.micro_batch``: the micro-batches of its loss
+        gather dL/dx_0, which then goes back through it.
+        """
+        self._let_learn(self.net_g)
+        drawn = self._student_pass(self.net_g, noise, current_iter)
+        made = replace(drawn, x_0=drawn.x_0.detach())
+        self._let_learn(self.net_bridge)
+        parts = iter([made.part(images) for images in self._parts()])
+        self._log_step('bridge', *self._step(self.net_bridge, self.optimizer_bridge, 'l_bridge', current_iter, noise,
+                                             lambda noise: self._bridge_loss_on(next(parts), noise)))
+        self._let_learn(self.net_g)
+        made.x_0.requires_grad_()
+        parts = iter([made.part(images) for images in self._parts()])
+        self.optimizer_g.zero_grad(set_to_none=True)
+        loss = self._accumulate(self.net_g, noise, lambda noise: self._student_loss_on(next(parts), noise))
+        drawn.x_0.backward(made.x_0.grad)
+        self._log_step('g', loss, self._apply(self.net_g, self.optimizer_g, 'l_g', current_iter, loss))
 
     def _let_learn(self, learner: torch.nn.Module) -> None:
         """Say who learns now: the only place that touches ``requires_grad``."""
@@ -173,6 +216,10 @@ class IBMDModel(BridgeModel):
         """Bridge matching on the student's outputs (IBMD eq. 12, inner problem), and on real pairs where the options ask for them."""
         with torch.no_grad():
             drawn = self._student_pass(self.get_bare_model(self.net_g), noise, current_iter)
+        return self._bridge_loss_on(drawn, noise)
+
+    def _bridge_loss_on(self, drawn: StudentPass, noise: PerImageNoise) -> Tensor:
+        """Return the bridge network's loss on a pass of the student without gradient."""
         pairs = self.real_pairs
         if pairs is None:
             return self._matching(drawn, noise)
@@ -207,7 +254,10 @@ class IBMDModel(BridgeModel):
 
     def _student_loss(self, noise: PerImageNoise, current_iter: int) -> Tensor:
         """The inverse problem (IBMD eq. 12, outer): the gradient runs through x_0 and, for ``gradient: full``, through x_t."""
-        drawn = self._student_pass(self.net_g, noise, current_iter)
+        return self._student_loss_on(self._student_pass(self.net_g, noise, current_iter), noise)
+
+    def _student_loss_on(self, drawn: StudentPass, noise: PerImageNoise) -> Tensor:
+        """Return the student's loss on a pass of it; the gradient goes to ``drawn.x_0``."""
         x_t, t = self._bridge_sample(drawn, noise)
         x_t = self.cri_ibmd.network_input(x_t)
         teacher_x0 = self._denoise(self.teacher, x_t, t)

@@ -31,7 +31,8 @@ TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'find_unused_par
 ADDED_TO_TOP = {'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}  # by the host
 TRAIN = {'ema_decay', 'amp', 'grad_clip', 'micro_batch', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'bridge_opt'}
 IBMD_TOP = {'teacher', 'network_bridge', 'network_d'}
-IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'student', 'real_pairs', 'optim_d', *EXTRA_LOSSES}
+IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'share_generator_pass', 'student', 'real_pairs', 'optim_d',
+              *EXTRA_LOSSES}
 TEACHER = {'network', 'weights', 'param_key'}
 LOGGER = {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'}
 VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'sampler'}
@@ -238,6 +239,9 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     found.positive('train.total_iter', integer=True)
     found.positive('train.grad_clip')
     found.positive('train.bridge_updates_per_student', integer=True)
+    share = found.get('train.share_generator_pass', False)
+    if not isinstance(share, bool):
+        found.append(f'train.share_generator_pass: must be true or false, got {share!r}.')
     student = found.block('train.student')
     if student is not None and found.signature('train.student', StudentOptions):
         found.build('train.student', StudentOptions, student)

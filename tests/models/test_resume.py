@@ -7,6 +7,7 @@ from ibmd_basicsr.checkpoints.state_dict import load_file
 
 MODELS = ('BridgeModel', 'IBMDModel')
 WITH_GAN = [*((model, {}) for model in MODELS), pytest.param('IBMDModel', GAN, id='IBMDModel-GAN')]
+SHARED = pytest.param('IBMDModel', GAN | {'train__share_generator_pass': True}, id='IBMDModel-GAN-shared')
 
 
 def train(root, name, *arguments, model, cwd=None, processes=1, **changes):
@@ -65,7 +66,7 @@ def test_resume_passes_over_a_truncated_state(world):
     assert_equal(contents(whole, 8), contents(train(world, 'broken', '--auto_resume', **common), 8))
 
 
-@pytest.mark.parametrize(('model', 'changes'), WITH_GAN)
+@pytest.mark.parametrize(('model', 'changes'), [*WITH_GAN, SHARED])
 def test_two_processes_equal_one_with_the_doubled_batch(world, model, changes):
     """Gloo data parallelism: same draws, same noise, averaged gradients; and a resumed two-process run equals the unbroken one.
 
