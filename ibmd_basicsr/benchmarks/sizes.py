@@ -89,7 +89,7 @@ def student_network(size: Size) -> dict[str, Any]:
 
 
 def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradient: str = 'x0_only', amp: str | bool = 'auto',
-                     data: Path | str = 'none', data_changes: dict[str, Any] | None = None) -> dict[str, Any]:
+                     share_pass: bool = False, data: Path | str = 'none', data_changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the options of a training run, as the host hands them to a model.
 
     Args:
@@ -99,6 +99,7 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
         gpu: run on the current GPU, else on the CPU.
         gradient: of the student's loss.
         amp: ``train.amp``.
+        share_pass: ``train.share_generator_pass``, of IBMD.
         data: folder or LMDB with the training photographs.
         data_changes: of ``datasets.train``.
     """
@@ -123,7 +124,7 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
         opt |= {'teacher': {'network': size.network, 'weights': str(folder / 'teacher.pth'), 'param_key': 'params_ema'},
                 'network_bridge': size.network}
         opt['datasets']['train'].setdefault('return_gt', False)
-        train |= {'optim_bridge': optimizer, 'bridge_updates_per_student': size.updates,
+        train |= {'optim_bridge': optimizer, 'bridge_updates_per_student': size.updates, 'share_generator_pass': share_pass,
                   'ibmd_opt': {'type': 'InverseBridgeLoss', 'time_weight': 'uniform', 'gradient': gradient}}
     return deepcopy(opt)
 

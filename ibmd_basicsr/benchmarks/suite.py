@@ -15,7 +15,7 @@ from ibmd_basicsr.cli.create_lmdb import create_lmdb
 PARTS = {
     'a': ('IBMD iteration against its bare network passes',
           'Learning rates, feed_data and optimize_parameters, over a cycle of K + 1 iterations; below it every pass of the cycle, timed '
-          'alone. Seconds per iteration.'),
+          'alone. Seconds per iteration. Last, a cycle with train.share_generator_pass, K iterations, in seconds per cycle.'),
     'b': ('teacher iteration against its bare network passes', 'As (a).'),
     'c': ('the iterations as the published programs write them',
           'REFERENCE: ibmd_basicsr/benchmarks/reference.py, written here from facts about those programs, against ours; equal losses in '
@@ -39,7 +39,7 @@ def total_ticks(letters: Sequence[str], size_name: str, repeats: int) -> int:
     """Return the number of repeats, warm-ups included, that the parts will make."""
     size = SIZES[size_name]
     few = min(repeats, inference.FEW)
-    cycles = {'a': 6, 'b': 2, 'c': 4}
+    cycles = {'a': 8, 'b': 2, 'c': 4}
     count = sum(cycles[letter] * (repeats + 1) for letter in letters if letter in cycles)
     if 'd' in letters:
         count += 2 * (repeats + 1) + sum(3 * ((few if calls >= inference.SLOW_CALLS else repeats) + 1) for calls in size.calls)
@@ -71,8 +71,11 @@ def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repe
         folder = Path(name)
 
         def rows(letter: str):
-            if letter in 'ab':
-                return training.against_passes(size, IBMD if letter == 'a' else TEACHER, folder, device, repeats, tick, gradient)
+            if letter == 'a':
+                return [*training.against_passes(size, IBMD, folder, device, repeats, tick, gradient),
+                        *training.against_unshared(size, folder, device, repeats, tick, gradient)]
+            if letter == 'b':
+                return training.against_passes(size, TEACHER, folder, device, repeats, tick, gradient)
             if letter == 'c':
                 return training.against_reference(size, folder, device, repeats, tick, gradient)
             if letter == 'd':

@@ -32,6 +32,17 @@ def against_passes(size: Size, kind: str, folder: Path, device: torch.device, re
     return [ours, ours.against, *passes]
 
 
+def against_unshared(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None], gradient: str) -> list[Row]:
+    """Measure a cycle with ``train.share_generator_pass`` (K iterations) against one without (K + 1); times are seconds per cycle."""
+    cases = []
+    for name, share in (('IBMD cycle, shared pass', True), ('IBMD cycle', False)):
+        model = make_model(size, IBMD, folder, device, gradient=gradient, share_pass=share)
+        cases.append(Case(name, iterations(model, make_batch(size, IBMD))))
+    shared, apart = measure(cases, repeats, device, tick)
+    shared.against = apart
+    return [shared, apart]
+
+
 def against_reference(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
                       gradient: str) -> list[Row]:
     """Measure the reference's iterations against ours; times are seconds per iteration."""

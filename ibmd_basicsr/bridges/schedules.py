@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ibmd_basicsr.bridges.timesteps import sampling_grid, uniform_steps
+from ibmd_basicsr.bridges.timesteps import at_hand, sampling_grid, uniform_steps
 
 
 def expand_time(t: Tensor, ndim: int) -> Tensor:
@@ -124,15 +124,16 @@ class I2SBSchedule(BridgeSchedule):
         self.variance_fwd = self.betas.cumsum(0)  # sigma_n^2
         self.variance_bwd = self.betas.flip(0).cumsum(0).flip(0)  # sbar_n^2
         self.noise_levels = torch.linspace(self.FIRST_LEVEL, 1.0, n_timestep, dtype=torch.float64) * n_timestep
+        self._copies: dict[tuple[str, torch.device], Tensor] = {}
 
     def index(self, t: Tensor) -> Tensor:
-        """Return the integer steps n, (B,) int64 on the CPU, of times t (B,) in [0, 1].
+        """Return the integer steps n, (B,) int64, of times t (B,) in [0, 1].
 
         Raises:
-            ValueError: a time outside [0, 1].
+            ValueError: a time outside [0, 1], on the CPU.
         """
-        t = t.detach().to('cpu', torch.float64)
-        if t.numel() and not (t.min() >= 0 and t.max() <= 1):
+        t = t.detach().double()
+        if at_hand(t) and t.numel() and not (t.min() >= 0 and t.max() <= 1):
             raise ValueError(f'Times must lie in [0, 1], got {t.min().item():.6g} to {t.max().item():.6g}.')
         return (t * (self.n_timestep - 1)).round().long()
 
@@ -143,18 +144,18 @@ class I2SBSchedule(BridgeSchedule):
     def coefficients(self, t: Tensor, ndim: int = 4) -> Coefficients:
         """Return a_t, b_t, c_t for times t (B,): the product of the two Gaussians with variances sigma^2 and sbar^2 (I2SB eq. 11)."""
         n = self.index(t)
-        fwd, bwd = self.variance_fwd[n], self.variance_bwd[n]
+        fwd, bwd = self._read('variance_fwd', n), self._read('variance_bwd', n)
         std = (fwd * bwd / (fwd + bwd)).sqrt()
-        return Coefficients(a_t=self._out(fwd / (fwd + bwd), t, ndim), b_t=self._out(bwd / (fwd + bwd), t, ndim),
-                            c_t=self._out(torch.zeros_like(std) if self.ot_ode else std, t, ndim))
+        return Coefficients(a_t=expand_time(fwd / (fwd + bwd), ndim), b_t=expand_time(bwd / (fwd + bwd), ndim),
+                            c_t=expand_time(torch.zeros_like(std) if self.ot_ode else std, ndim))
 
     def sigma(self, t: Tensor, ndim: int = 4) -> Tensor:
         """Return sigma_t, the std accumulated from the clean end up to t: the scale of the network's target (x_t - x_0)/sigma_t."""
-        return self._out(self.variance_fwd[self.index(t)].sqrt(), t, ndim)
+        return expand_time(self._read('variance_fwd', self.index(t)).sqrt(), ndim)
 
     def network_time(self, t: Tensor) -> Tensor:
         """Return the time that the network is given, (B,) float64: ``linspace(1e-4, 1, N)[n] * N``, 0.1 to 1000 for N = 1000."""
-        return self._out(self.noise_levels[self.index(t)], t, 1)
+        return self._read('noise_levels', self.index(t))
 
     def posterior(self, s: Tensor, t: Tensor, ndim: int = 4) -> Posterior:
         """Return the posterior q(x_s | x_t, x_0) for times s < t, both (B,) (I2SB eq. 4).
@@ -163,16 +164,15 @@ class I2SBSchedule(BridgeSchedule):
         ``delta^2 sigma_s^2/(delta^2 + sigma_s^2)``, zero for ``ot_ode``.
 
         Raises:
-            ValueError: some s is not below its t.
+            ValueError: some s is not below its t, on the CPU.
         """
         n_s, n_t = self.index(s), self.index(t)
-        if not (n_s < n_t).all():
+        if at_hand(n_t) and not (n_s < n_t).all():
             raise ValueError(f'The posterior needs steps s < t, got s={n_s.tolist()}, t={n_t.tolist()}.')
-        var_s, var_t = self.variance_fwd[n_s], self.variance_fwd[n_t]
+        var_s, var_t = self._read('variance_fwd', n_s), self._read('variance_fwd', n_t)
         delta = var_t - var_s
         std = torch.zeros_like(delta) if self.ot_ode else (delta * var_s / var_t).sqrt()
-        return Posterior(on_x_0=self._out(delta / var_t, t, ndim), on_x_t=self._out(var_s / var_t, t, ndim),
-                         std=self._out(std, t, ndim))
+        return Posterior(on_x_0=expand_time(delta / var_t, ndim), on_x_t=expand_time(var_s / var_t, ndim), std=expand_time(std, ndim))
 
     def training_times(self, u: Tensor, below: Tensor | None = None) -> Tensor:
         """Return times uniform over all steps 0..N-1, or over those before the step of ``below`` (see :class:`BridgeSchedule`)."""
@@ -187,9 +187,11 @@ class I2SBSchedule(BridgeSchedule):
         """Return the ancestral grid: a student of 4 steps is called at the steps 999, 749, 500 and 250."""
         return self.ancestral_grid(steps)
 
-    @staticmethod
-    def _out(values: Tensor, like: Tensor, ndim: int) -> Tensor:
-        return expand_time(values.to(like.device), ndim)
+    def _read(self, table: str, n: Tensor) -> Tensor:
+        """Return the values at steps n (B,) of the table of that name, which is copied to the device of n once."""
+        if (table, n.device) not in self._copies:
+            self._copies[table, n.device] = getattr(self, table).to(n.device)
+        return self._copies[table, n.device][n]
 
 
 class I2SBEndpointSchedule(I2SBSchedule):
@@ -210,9 +212,9 @@ class I2SBEndpointSchedule(I2SBSchedule):
     def coefficients(self, t: Tensor, ndim: int = 4) -> Coefficients:
         """Return a_t, b_t, c_t for times t (B,) (DBIM table of schedules)."""
         n = self.index(t)
-        fwd, bwd, end = self.variance_fwd[n], self.variance_bwd[n], self.variance_fwd[-1]
-        return Coefficients(a_t=self._out(fwd / end, t, ndim), b_t=self._out(bwd / end, t, ndim),
-                            c_t=self._out((fwd * bwd / end).sqrt(), t, ndim))
+        fwd, bwd, end = self._read('variance_fwd', n), self._read('variance_bwd', n), self.variance_fwd[-1].item()
+        return Coefficients(a_t=expand_time(fwd / end, ndim), b_t=expand_time(bwd / end, ndim),
+                            c_t=expand_time((fwd * bwd / end).sqrt(), ndim))
 
     def training_times(self, u: Tensor, below: Tensor | None = None) -> Tensor:
         """Return times uniform on [t_min, 1], or over the steps before that of ``below``."""

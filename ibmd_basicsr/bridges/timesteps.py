@@ -19,11 +19,17 @@ def uniform_steps(u: Tensor, *, n_timestep: int, first: int = 0, last: int | Ten
     Returns:
         (B,) float64 times n/(N - 1), n uniform on first..last.
     """
-    limit = torch.as_tensor(n_timestep - 1 if last is None else last, device=u.device)
-    if not (0 <= first and bool((first <= limit).all()) and bool((limit < n_timestep).all())):
-        raise ValueError(f'Steps must satisfy 0 <= first <= last < {n_timestep}, got first={first}, last={limit.tolist()}.')
-    n = torch.minimum(first + (u.double() * (limit - first + 1)).floor(), limit.double())
+    limit = n_timestep - 1 if last is None else last
+    if at_hand(limit) and not (0 <= first and torch.as_tensor((first <= limit) & (limit < n_timestep)).all()):
+        limit = torch.as_tensor(limit).tolist()
+        raise ValueError(f'Steps must satisfy 0 <= first <= last < {n_timestep}, got first={first}, last={limit}.')
+    n = (first + (u.double() * (limit - first + 1)).floor()).clamp(max=limit)
     return n / (n_timestep - 1)
+
+
+def at_hand(value: Tensor | float) -> bool:
+    """Tell whether a value can be looked at without waiting for a GPU. Times that are not at hand are not checked."""
+    return not isinstance(value, Tensor) or value.device.type == 'cpu'
 
 
 def spaced_steps(n_timestep: int, count: int) -> list[int]:

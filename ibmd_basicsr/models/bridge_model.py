@@ -25,10 +25,11 @@ import ibmd_basicsr.losses  # noqa: F401
 from ibmd_basicsr.bridges import TIME_WEIGHTS, build_bridge, expand_time, interpolate
 from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_strictly, save_atomically
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
+from ibmd_basicsr.models.finite_guard import FiniteGuard
 from ibmd_basicsr.models.validation import ShardedValidation
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import gt_to_x_0, lq_to_x_T
-from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
+from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.precision import autocast_dtype
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.version import __version__
@@ -68,6 +69,7 @@ class BridgeModel(ShardedValidation, SRModel):
         self.setup_optimizers()
         self.setup_schedulers()
         self._terms: dict[str, Tensor] = OrderedDict()
+        self.guard = FiniteGuard(deferred=self.device.type == 'cuda')
 
     def _build_ema(self) -> None:
         self.ema_decay = self.opt['train'].get('ema_decay', 0)
@@ -223,7 +225,8 @@ class BridgeModel(ShardedValidation, SRModel):
             losses: see :meth:`_accumulate`.
 
         Raises:
-            NonFiniteError: the loss or a gradient is not finite. The parameters are left as they were.
+            NonFiniteError: the loss or a gradient, on a GPU of this step or the one before, is not finite. The parameters are left as
+                they were (:class:`FiniteGuard`).
         """
         optimizer.zero_grad(set_to_none=True)
         loss = self._accumulate(net, noise, *losses)
@@ -250,11 +253,7 @@ class BridgeModel(ShardedValidation, SRModel):
         """Clip, check, step; return the gradient norm before clipping. Arguments and errors as for :meth:`_step`."""
         grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip or float('inf')).detach()
         # after the all-reduce every rank sees the same norm, so all ranks stop together
-        if not torch.isfinite(grad_norm + loss):
-            raise NonFiniteError(
-                f'{label} is {loss.item():.6g} with gradient norm {grad_norm.item():.6g} at iteration {current_iter}: training '
-                f'stopped before this step. Saved states are intact; lower train.optim_*.lr or set train.grad_clip, then --auto_resume.')
-        optimizer.step()
+        self.guard.step(optimizer, label, current_iter, loss, grad_norm)
         return grad_norm
 
     def _micro_batches(self, noise: PerImageNoise) -> Iterator[tuple[PerImageNoise, float, bool]]:
@@ -286,7 +285,12 @@ class BridgeModel(ShardedValidation, SRModel):
             ours.copy_(theirs)
 
     def get_current_log(self) -> dict[str, float]:
-        """Return the latest value of every logged term, averaged over ranks (called by the host every ``print_freq``)."""
+        """Return the latest value of every logged term, averaged over ranks (called by the host every ``print_freq``).
+
+        Raises:
+            NonFiniteError: the last step was not made.
+        """
+        self.guard.check()
         return self.reduce_loss_dict(OrderedDict((name, value.detach().float()) for name, value in self._terms.items()))
 
     # -------------------------------------------------------------------- test
@@ -304,7 +308,12 @@ class BridgeModel(ShardedValidation, SRModel):
 
     # ------------------------------------------------------------ save, resume
     def save_network(self, net, net_label: str, current_iter: int, param_key='params') -> None:
-        """Write ``models/<label>_<iter>.pth`` atomically, on rank 0. Arguments as in the host's method."""
+        """Write ``models/<label>_<iter>.pth`` atomically, on rank 0. Arguments as in the host's method.
+
+        Raises:
+            NonFiniteError: the last step was not made.
+        """
+        self.guard.check()
         if self.opt['rank'] != 0:
             return
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
@@ -314,7 +323,12 @@ class BridgeModel(ShardedValidation, SRModel):
         save_atomically(content, Path(self.opt['path']['models']) / f'{net_label}_{iteration}.pth')
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Write ``training_states/<iter>.state`` atomically, after the networks: optimisers, schedulers, RNG of every rank."""
+        """Write ``training_states/<iter>.state`` atomically, after the networks: optimisers, schedulers, RNG of every rank.
+
+        Raises:
+            NonFiniteError: the last step was not made.
+        """
+        self.guard.check()
         if current_iter == -1:
             return
         rng = [rng_state()]

@@ -100,7 +100,7 @@ class IBMDModel(BridgeModel):
         self.student = StudentOptions(**(self.opt['train'].get('student') or {}))
         pairs = self.opt['train'].get('real_pairs')
         self.real_pairs = RealPairs(**pairs) if pairs else None
-        self.student_grid = self.bridge.schedule.student_grid(self.student.steps)
+        self.student_grid = self.bridge.schedule.student_grid(self.student.steps).to(self.device)
         options = self.opt['teacher']
         self.teacher = build_frozen_network(options['network'], options['weights'], options.get('param_key', 'params_ema'), self.device)
         self._build_bridge_network()
@@ -309,7 +309,7 @@ class IBMDModel(BridgeModel):
 
     def _student_input(self, noise: PerImageNoise, current_iter: int) -> tuple[Tensor, Tensor]:
         """Return x_{t_n} and t_n (B,) by the student's scheme (:class:`StudentOptions`)."""
-        steps, grid = self.student.steps, self.student_grid.to(self.device)
+        steps, grid = self.student.steps, self.student_grid
         student = self.get_bare_model(self.net_g)
         if steps == 1:
             return self.x_T, grid[:1].expand(len(self.x_T))
@@ -326,7 +326,7 @@ class IBMDModel(BridgeModel):
 
     def _rollout(self, net: torch.nn.Module, calls: int, noise: PerImageNoise) -> tuple[Tensor, Tensor | None]:
         """Walk ``calls`` steps of the student's grid from x_T; return the last call's input (float64) and its x_0 (None without calls)."""
-        x, x_0, grid = self.x_T.double(), None, self.student_grid.to(self.device)
+        x, x_0, grid = self.x_T.double(), None, self.student_grid
         for n in range(calls):
             if n:
                 x = rebridge(self.bridge.schedule, x, x_0, grid[n - 1], grid[n], noise.randn_like)

@@ -64,6 +64,14 @@ def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = Tr
     if opt['is_train'] and isinstance(teacher, dict) and 'network' in teacher and opt.get('network_bridge') is None:
         # like the teacher's unless said otherwise; written down, since the host resumes networks that the options name
         opt['network_bridge'] = copy.deepcopy(teacher['network'])
+    train = opt['datasets'].get('train') if opt['is_train'] else None
+    if isinstance(train, dict):
+        # the host's loader starts its workers anew in every epoch, and with them their caches of photographs
+        if train.get('persistent_workers') is None and train.get('num_worker_per_gpu'):
+            train['persistent_workers'] = True
+        # without, the copy to the GPU waits until the GPU has nothing else to do
+        if train.get('pin_memory') is None and opt['num_gpu']:
+            train['pin_memory'] = True
     check_options(opt, this_machine)
 
 

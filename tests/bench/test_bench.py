@@ -42,15 +42,16 @@ def count_passes(model, run) -> Counter:
     return seen
 
 
-@pytest.mark.parametrize('kind, gradient', [(TEACHER, 'full'), (IBMD, 'full'), (IBMD, 'x0_only')])
-def test_bare_passes_are_those_of_the_iterations(tmp_path, kind, gradient):
-    model = make_model(SIZES['quick'], kind, tmp_path, CPU, gradient=gradient)
+@pytest.mark.parametrize('kind, gradient, share, count', [(TEACHER, 'full', False, 1), (IBMD, 'full', False, 2 * 2 + 3),
+                                                          (IBMD, 'x0_only', False, 2 * 2 + 3), (IBMD, 'full', True, 2 * 2 + 2)])
+def test_bare_passes_are_those_of_the_iterations(tmp_path, kind, gradient, share, count):
+    model = make_model(SIZES['quick'], kind, tmp_path, CPU, gradient=gradient, share_pass=share)
     cycle = cycle_length(model.opt)
     ours = count_passes(model, Iterations(model, make_batch(SIZES['quick'], kind), cycle))
     bare = count_passes(model, lambda: [case.run() for _, case in pass_cases(model)])
     assert ours == bare
     assert all(case.per == cycle for _, case in pass_cases(model))
-    assert sum(count for key, count in ours.items() if key[1] != 'backward') == (1 if kind == TEACHER else 2 * 2 + 3)
+    assert sum(number for key, number in ours.items() if key[1] != 'backward') == count
 
 
 @pytest.mark.parametrize('kind', [FORWARD, LEARN, THROUGH])

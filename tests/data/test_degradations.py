@@ -13,6 +13,7 @@ from tiny import REPOSITORY
 from ibmd_basicsr.data.degradations import (
     CHROMA_TABLE,
     LUMA_TABLE,
+    _symmetric_index,
     build_degradation,
     canny_edges,
     center_mask,
@@ -472,3 +473,14 @@ def test_bad_options_are_named_in_one_line(options, message):
         build_degradation(options, 'datasets.train.degradation')
     text = str(error.value)
     assert text.startswith('datasets.train.degradation: ') and message in text and '\n' not in text
+
+
+@pytest.mark.parametrize('shape', [(3, 4, 8), (3, 64, 64), (2, 3, 20, 12)])
+@pytest.mark.parametrize('scale', [2, 4])
+def test_bicubic_on_borders_made_by_indexing_is_the_same_to_the_bit(shape, scale):
+    """As samples were made before the borders were copied alone; also where an image is smaller than its border."""
+    x = torch.rand(shape)
+    rows, columns = (_symmetric_index(size, 2 * scale) for size in shape[-2:])
+    padded = x.reshape(-1, *shape[-3:])[:, :, rows][:, :, :, columns]
+    plain = torch.nn.functional.interpolate(padded, scale_factor=1 / scale, mode='bicubic', antialias=True)[..., 2:-2, 2:-2]
+    assert torch.equal(sr_bicubic(x, scale), plain.reshape(*shape[:-2], shape[-2] // scale, shape[-1] // scale))

@@ -184,3 +184,14 @@ def test_copy_of_the_option_file_survives_the_archiving_of_its_folder(tmp_path):
     file.unlink()
     host_options.copy_opt_file(str(file), str(folder))
     assert file.read_text().endswith('name: tiny\n') and file.read_text().startswith('# GENERATE TIME')
+
+
+@pytest.mark.parametrize('given, workers, gpus, expected', [
+    ({}, 2, 1, (True, True)), ({}, 2, 0, (True, None)), ({}, 0, 1, (None, True)),
+    ({'persistent_workers': False, 'pin_memory': False}, 2, 1, (False, False)), ({'pin_memory': None}, 0, 0, (None, None))])
+def test_workers_are_kept_and_batches_pinned_unless_the_file_says_otherwise(tmp_path, given, workers, gpus, expected):
+    opt = parsed(options(tmp_path, num_gpu=gpus, datasets__train__num_worker_per_gpu=workers))
+    opt['datasets']['train'] |= given
+    prepare_options(opt, auto_gpu=False, this_machine=False)
+    assert tuple(opt['datasets']['train'].get(key) for key in ('persistent_workers', 'pin_memory')) == expected
+    assert not {'persistent_workers', 'pin_memory'} & opt['datasets']['val'].keys()
