@@ -1,6 +1,7 @@
 """FiniteGuard: no loss or gradient that is not finite reaches the parameters, and a GPU need not be waited for to know."""
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +83,7 @@ class FiniteGuard:
         if self._verdict.arrived is not None:
             self._verdict.arrived.synchronize()
         loss, grad_norm = self._verdict.values.tolist()
-        if not self._verdict.values.isfinite().all():
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise NonFiniteError(
                 f'{self._verdict.label} is {loss:.6g} with gradient norm {grad_norm:.6g} at iteration {self._verdict.iteration}: training '
                 f'stopped before this step. Saved states are intact; lower train.optim_*.lr or set train.grad_clip, then --auto_resume.')
