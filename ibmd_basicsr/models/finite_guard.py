@@ -33,6 +33,8 @@ class FiniteGuard:
     step leaves its momentum undefined.
 
     The time of the check depends on nothing but the order of calls. Ranks that see the same gradient norm therefore stop together.
+    And no step is queued before the last one is done: BasicSR's CUDA prefetcher, which gives the memory of a batch away two iterations
+    later without asking whether it has been read, relies on that.
 
     Args:
         deferred: see above; of use on GPUs alone.
