@@ -158,8 +158,7 @@ class IBMDModel(BridgeModel):
         With ``train.share_generator_pass`` the student's iterations are updates of the bridge network, too.
         """
         noise = self._training_noise(current_iter)
-        students_turn = current_iter % self.cycle == 0
-        if not students_turn:
+        if current_iter % self.cycle:
             self._let_learn(self.net_bridge)
             self._log_step('bridge', *self._step(self.net_bridge, self.optimizer_bridge, 'l_bridge', current_iter, noise,
                                                  partial(self._bridge_loss, current_iter=current_iter)))
