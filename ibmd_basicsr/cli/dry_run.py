@@ -42,7 +42,7 @@ CAPACITIES = (24, 40, 80, 141)  # GiB of common GPUs
 RESERVE = 2 * 2**30  # bytes left to the CUDA context, convolution workspaces and fragmentation
 
 OPTIMIZER_BLOCKS, LOSS_BLOCKS = {'optim_g', 'optim_bridge', 'optim_d'}, {'bridge_opt', 'ibmd_opt', *EXTRA_LOSSES}
-DEFAULTS = {'train': {'ema_decay': 0, 'amp': False, 'grad_clip': None, 'micro_batch': None, 'warmup_iter': -1},
+DEFAULTS = {'train': {'ema_decay': 0, 'amp': False, 'grad_clip': None, 'micro_batch': None, 'shard_optimizer': False, 'warmup_iter': -1},
             'teacher': {'param_key': 'params_ema'}}
 """What the models assume where the file is silent and no signature says it."""
 

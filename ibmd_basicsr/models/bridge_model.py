@@ -98,11 +98,14 @@ class BridgeModel(ShardedValidation, SRModel):
         self.optimizers.append(self.optimizer_g)
 
     def _build_optimizer(self, block: str, net: nn.Module) -> torch.optim.Optimizer:
-        options = dict(self.opt['train'][block])
+        # YAML knows lists alone; torch's optimisers hold betas as a tuple, given so or not
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in self.opt['train'][block].items()}
         return self.get_optimizer(options.pop('type'), list(net.parameters()), **options)
 
     def get_optimizer(self, optim_type: str, params: list, lr: float, **kwargs) -> torch.optim.Optimizer:
         """Build a torch optimiser by name (the host's 1.4.2 release knows Adam alone), fused unless the options say otherwise.
+
+        With ``train.shard_optimizer`` and several processes its state is shared out over them.
 
         Raises:
             OptionError: a type that is not offered.
@@ -112,7 +115,13 @@ class BridgeModel(ShardedValidation, SRModel):
         chosen = any(kwargs.get(name) is not None for name in ('fused', 'foreach')) or kwargs.get('differentiable')
         if optim_type in FUSED_OPTIMIZERS and not chosen and torch.__version__ >= '2.4':
             kwargs['fused'] = True
-        return getattr(torch.optim, optim_type)(params, lr, **kwargs)
+        optimizer = getattr(torch.optim, optim_type)
+        if self.opt['train'].get('shard_optimizer'):
+            if self.opt['world_size'] > 1:
+                from ibmd_basicsr.models.sharded_optimizer import ShardedOptimizer  # not every build of torch has it
+                return ShardedOptimizer(params, optimizer, lr=lr, **kwargs)
+            get_root_logger().info('train.shard_optimizer: one process keeps the whole state of its optimiser, nothing is shared out.')
+        return optimizer(params, lr, **kwargs)
 
     def setup_schedulers(self) -> None:
         """Build one scheduler per optimiser: the host's types, or ``StepLR`` (I2SB: 0.99 every 1000).
@@ -325,19 +334,22 @@ class BridgeModel(ShardedValidation, SRModel):
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Write ``training_states/<iter>.state`` atomically, after the networks: optimisers, schedulers, RNG of every rank.
 
+        The host calls it on all ranks, which shared optimisers and the RNG need.
+
         Raises:
             NonFiniteError: the last step was not made.
         """
         self.guard.check()
         if current_iter == -1:
             return
+        optimizers = [o.gather_state() if hasattr(o, 'gather_state') else o.state_dict() for o in self.optimizers]
         rng = [rng_state()]
         if self.opt['dist']:
             rng = [None] * self.opt['world_size']
             torch.distributed.all_gather_object(rng, rng_state())
         if self.opt['rank'] != 0:
             return
-        state = {'epoch': epoch, 'iter': current_iter, 'optimizers': [o.state_dict() for o in self.optimizers],
+        state = {'epoch': epoch, 'iter': current_iter, 'optimizers': optimizers,
                  'schedulers': [s.state_dict() for s in self.schedulers], 'rng': rng, 'version': __version__}
         save_atomically(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
 

@@ -6,7 +6,7 @@ or arithmetic. The plain meta device would do for float32, but autocast does not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -77,12 +77,14 @@ class NetworkSize:
         parameters: number of parameters.
         tensors: number of tensors of its state dict.
         forward: FLOPs (two per multiply-add) of a forward pass per image.
+        tensor_sizes: numbers in each parameter; empty where they do not matter.
     """
 
     type: str
     parameters: int
     tensors: int
     forward: int
+    tensor_sizes: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -218,8 +220,9 @@ def measure_network(block: dict[str, Any], size: int) -> NetworkSize:
         net = build_network(block)
         with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             _call(net, size, batch=1, input_grad=False)
-    return NetworkSize(type=block['type'], parameters=sum(p.numel() for p in net.parameters()), tensors=len(net.state_dict()),
-                       forward=counter.get_total_flops())
+    numbers = tuple(p.numel() for p in net.parameters())
+    return NetworkSize(type=block['type'], parameters=sum(numbers), tensors=len(net.state_dict()), forward=counter.get_total_flops(),
+                       tensor_sizes=numbers)
 
 
 def measure_activations(block: dict[str, Any], size: int, kind: str, autocast: torch.dtype | None = None) -> Activations:
@@ -300,7 +303,8 @@ def gpu_bytes(opt: dict[str, Any], sizes: dict[str, NetworkSize], processes: int
     Args:
         opt: checked options.
         sizes: by network name.
-        processes: of the run; from two on, DistributedDataParallel keeps a second copy of the gradients in its buckets.
+        processes: of the run; from two on, DistributedDataParallel keeps a second copy of the gradients in its buckets, and
+            ``train.shard_optimizer`` shares out the state of the optimisers.
     """
     optimizers = {'net_g': 'optim_g', 'net_bridge': 'optim_bridge', 'net_d': 'optim_d'}
     learning = {name: block for name, block in optimizers.items() if name in sizes}
@@ -310,9 +314,25 @@ def gpu_bytes(opt: dict[str, Any], sizes: dict[str, NetworkSize], processes: int
             'EMA copy of net_g': FLOAT32 * sizes['net_g'].parameters if opt['train'].get('ema_decay', 0) else 0,
             'gradients': gradients,
             'buckets of DistributedDataParallel': gradients if processes > 1 else 0,
-            'optimiser state': FLOAT32 * sum(sizes[name].parameters * _optimizer_tensors(opt['train'][block])
+            'optimiser state': FLOAT32 * sum(_optimizer_numbers(opt, sizes[name], processes) * _optimizer_tensors(opt['train'][block])
                                              for name, block in learning.items())}
     return {name: number for name, number in rows.items() if number}
+
+
+def _optimizer_numbers(opt: dict[str, Any], size: NetworkSize, processes: int) -> int:
+    """Return for how many parameters of a network a process keeps optimiser state; of the process that keeps most."""
+    return largest_share(size.tensor_sizes, processes) if opt['train'].get('shard_optimizer') else size.parameters
+
+
+def largest_share(sizes: Sequence[int], processes: int) -> int:
+    """Return the numbers in the largest share of tensors of ``sizes``, given out as :class:`ShardedOptimizer` does.
+
+    The largest first, each to the process that has the least: about one ``processes``-th of all, but never less than the largest tensor.
+    """
+    shares = [0] * processes
+    for size in sorted(sizes, reverse=True):
+        shares[shares.index(min(shares))] += size
+    return max(shares)
 
 
 def _optimizer_tensors(block: dict[str, Any]) -> int:

@@ -29,7 +29,8 @@ OWN_MODELS = ('BridgeModel', 'IBMDModel')
 TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'find_unused_parameters', 'dist_params', 'datasets', 'network_g', 'path',
        'train', 'val', 'logger', 'bridge'}
 ADDED_TO_TOP = {'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}  # by the host
-TRAIN = {'ema_decay', 'amp', 'grad_clip', 'micro_batch', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'bridge_opt'}
+TRAIN = {'ema_decay', 'amp', 'grad_clip', 'micro_batch', 'shard_optimizer', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter',
+         'bridge_opt'}
 IBMD_TOP = {'teacher', 'network_bridge', 'network_d'}
 IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'share_generator_pass', 'student', 'real_pairs', 'optim_d',
               *EXTRA_LOSSES}
@@ -267,6 +268,9 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     found.positive('train.micro_batch', integer=True)
     if isinstance(micro, int) and isinstance(batch, int) and micro > 0 and batch % micro:
         found.append(f'train.micro_batch: must divide datasets.train.batch_size_per_gpu ({batch}), got {micro}.')
+    shard = found.get('train.shard_optimizer')
+    if shard is not None and not isinstance(shard, bool):
+        found.append(f'train.shard_optimizer: must be true or false, got {shard!r}.')
     warmup = found.get('train.warmup_iter')
     if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, (int, float))):
         found.append(f'train.warmup_iter: must be a number of iterations, or -1 for none, got {warmup!r}.')
