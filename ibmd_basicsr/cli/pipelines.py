@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from ibmd_basicsr.utils import ending
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import NonFiniteError, OptionError, exit_code, one_line
 from ibmd_basicsr.utils.project import project_root
@@ -30,7 +31,8 @@ outputs, in the project root (the folder that holds the options/ folder with the
   experiments/NAME/train_*.log       log; tb_logger/NAME for tensorboard
   A run that is started again without --auto_resume renames the old folder to NAME_archived_TIME.
 
-exit codes: 0 done; 2 wrong command line, option file, data or weights; 3 loss not finite; 130 interrupted; 1 anything else.""",
+exit codes: 0 done; 2 wrong command line, option file, data or weights; 3 loss not finite; 4 another process of this run ended or does not
+answer; 130 interrupted; 143 told to stop (SIGTERM); 1 anything else.""",
     'test': """\
 examples:
   python -m ibmd_basicsr.test -opt options/test/sr4x_ibmd.yml
@@ -40,7 +42,8 @@ outputs, in the project root (the folder that holds the options/ folder with the
   results/NAME/visualization/DATASET/  restored images (val.save_img)
   results/NAME/test_*.log              log with the metrics
 
-exit codes: 0 done; 2 wrong command line, option file, data or weights; 130 interrupted; 1 anything else.""",
+exit codes: 0 done; 2 wrong command line, option file, data or weights; 4 another process of this run ended or does not answer;
+130 interrupted; 143 told to stop (SIGTERM); 1 anything else.""",
 }
 
 
@@ -77,6 +80,9 @@ def main(is_train: bool) -> int:
         return 130
     except Exception as error:
         code = exit_code(error)
+        lost = ending.loss_of_a_process(error) if code is None and args.launcher != 'none' else None
+        if lost is not None and not args.debug:
+            ending.end(f'{lost}{ending.how_to_go_on()}.', ending.LOST, _rank(args))
         if code is None or args.debug:
             raise
         # every rank meets a wrong option, but a file may be missing on one machine only
@@ -106,11 +112,12 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
     from ibmd_basicsr.models.option_rules import prepare_options
     compat.install(prepare_options)
     module = importlib.import_module('basicsr.train' if is_train else 'basicsr.test')
-    (module.train_pipeline if is_train else module.test_pipeline)(str(root))
+    with ending.sigterm_ends(_rank(args), grace=0 if args.launcher == 'none' else ending.GRACE):
+        (module.train_pipeline if is_train else module.test_pipeline)(str(root))
 
-    import torch.distributed as dist
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+        import torch.distributed as dist
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _host_arguments(args: argparse.Namespace, option_file: Path) -> list[str]:
@@ -122,6 +129,11 @@ def _host_arguments(args: argparse.Namespace, option_file: Path) -> list[str]:
 
 
 def _print_error(message: str, args: argparse.Namespace, everywhere: bool) -> None:
-    rank = int(os.environ.get({'pytorch': 'RANK', 'slurm': 'SLURM_PROCID'}.get(args.launcher, ''), 0))
+    rank = _rank(args)
     if rank == 0 or everywhere:
         print(f'error: {message}' if rank == 0 else f'error (rank {rank}): {message}', file=sys.stderr, flush=True)
+
+
+def _rank(args: argparse.Namespace) -> int:
+    """Return the number of this process by its launcher's environment; the process group may not stand yet, or no more."""
+    return int(os.environ.get({'pytorch': 'RANK', 'slurm': 'SLURM_PROCID'}.get(args.launcher, ''), 0))

@@ -4,38 +4,67 @@ from __future__ import annotations
 import datetime
 import os
 import subprocess
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_check import check_keys
 
-TIMEOUT = datetime.timedelta(hours=2)
-"""How long a rank waits for the others. Samplers with many steps make validation longer than torch's ten minutes."""
+TIMEOUT_MINUTES = 120
+"""How long a rank waits for the others, unless ``dist_params.timeout_minutes`` says otherwise. torch's ten minutes are too short where
+ranks do unequal work: the last image of a validation with a sampler of many steps, or rank 0 alone computing a set metric or writing a
+large checkpoint. A rank that has ended is noticed at once by gloo, and by the launchers (docs/scaling.md): this is for one that hangs."""
+BACKENDS = ('gloo', 'nccl')
+DIST_PARAMS = ('backend', 'port', 'timeout_minutes')
 
 
-def init_dist(launcher: str, backend: str | None = None, port: int | None = None, *, cpu: bool = False,
-              default_backend: str | None = None) -> None:
+def check_dist_params(block: Any) -> dict[str, Any]:
+    """Return the block ``dist_params`` of an option file, checked before the process group is made of it; empty for None.
+
+    Raises:
+        OptionError: an unknown key or a wrong value.
+    """
+    if block is None:
+        return {}
+    if not isinstance(block, dict):
+        raise OptionError(f'dist_params: must be a block of keys, got {block!r}.')
+    check_keys('dist_params', block, DIST_PARAMS)
+    backend, port, minutes = map(block.get, DIST_PARAMS)
+    if backend is not None and backend not in BACKENDS:
+        raise OptionError(f'dist_params.backend: must be one of {", ".join(map(repr, BACKENDS))}, got {backend!r}.')
+    if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 2**16):
+        raise OptionError(f'dist_params.port: must be a port number, got {port!r}.')
+    if minutes is not None and (not isinstance(minutes, (int, float)) or isinstance(minutes, bool) or not minutes > 0):
+        raise OptionError(f'dist_params.timeout_minutes: must be a positive number, got {minutes!r}.')
+    return block
+
+
+def init_dist(launcher: str, backend: str | None = None, port: int | None = None, timeout_minutes: float | None = None, *,
+              cpu: bool = False, dist_params: dict[str, Any] | None = None) -> None:
     """Join the process group of this run.
 
     Args:
         launcher: ``pytorch`` (torchrun) or ``slurm`` (srun).
-        backend: default ``default_backend``, else nccl on GPUs and gloo on CPUs. nccl without a GPU becomes gloo, so that one option
-            file serves both.
+        backend: default nccl on GPUs and gloo on CPUs. nccl without a GPU becomes gloo, so that one option file serves both.
         port: port of rank 0, for slurm.
+        timeout_minutes: how long a collective waits for the other ranks, default :data:`TIMEOUT_MINUTES`.
         cpu: the run asks for ``num_gpu: 0``.
-        default_backend: ``dist_params.backend``, which the host hands on for slurm only.
+        dist_params: the three above, by name, and stronger: the host hands them on for slurm only, and not what ``--force_yml`` says.
 
     Raises:
         OptionError: unknown launcher, not started by it, or more processes on this machine than GPUs.
     """
+    given = dict(zip(DIST_PARAMS, (backend, port, timeout_minutes))) | (dist_params or {})
+    backend, minutes = given['backend'], given['timeout_minutes'] or TIMEOUT_MINUTES
     if launcher not in ('pytorch', 'slurm'):
         raise OptionError(f"--launcher must be 'none', 'pytorch' or 'slurm', got {launcher!r}.")
     if mp.get_start_method(allow_none=True) is None:
         mp.set_start_method('spawn')  # as the host: forked workers of a process that holds CUDA and nccl threads may hang
     if launcher == 'slurm':
-        _environment_from_slurm(port)
+        _environment_from_slurm(given['port'])
     missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
     if missing:
         raise OptionError(f'--launcher pytorch needs torchrun (environment lacks {", ".join(missing)}): '
@@ -48,10 +77,9 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
             raise OptionError(f'Process {local_rank + 1} of this machine finds {count} GPU(s): start one process per GPU '
                               '(--nproc_per_node), or set num_gpu: 0.')
         torch.cuda.set_device(local_rank)
-    backend = backend or default_backend
     if backend is None or (backend == 'nccl' and not use_gpu):
         backend = 'nccl' if use_gpu else 'gloo'
-    dist.init_process_group(backend=backend, timeout=TIMEOUT)
+    dist.init_process_group(backend=backend, timeout=datetime.timedelta(minutes=minutes))
 
 
 def _environment_from_slurm(port: int | None) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 import yaml
 
-from ibmd_basicsr.compat.distributed import init_dist
+from ibmd_basicsr.compat.distributed import DIST_PARAMS, check_dist_params, init_dist
+from ibmd_basicsr.utils.ending import note_states
 from ibmd_basicsr.utils.errors import OptionError
 
 NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
@@ -130,10 +131,12 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare) ->
         if not isinstance(dataset, dict):
             raise OptionError(f'{given.opt}: datasets.{phase} must be a block of keys, got {dataset!r}.')
 
-    asked = next((entry.partition('=')[2].strip() for entry in given.force_yml or () if entry.startswith('num_gpu=')), str(raw['num_gpu']))
-    dist_params = raw.get('dist_params') or {}
-    # the host hands dist_params on for slurm only, and knows num_gpu only after the process group stands
-    host.init_dist = functools.partial(init_dist, cpu=asked == '0', default_backend=dist_params.get('backend'))
+    asked = _forced(given.force_yml, 'num_gpu') or str(raw['num_gpu'])
+    # the host hands dist_params on for slurm only, and knows num_gpu and what is forced only after the process group stands
+    forced = {key: value for key in DIST_PARAMS if (value := _forced(given.force_yml, f'dist_params:{key}')) is not None}
+    block = raw.get('dist_params')
+    dist_params = check_dist_params(normalise_numbers({**block, **forced} if isinstance(block, dict) else block))
+    host.init_dist = functools.partial(init_dist, cpu=asked == '0', dist_params=dist_params)
     opt, args = host.parse_options(root_path, is_train=is_train)
 
     normalise_numbers(opt)
@@ -142,7 +145,14 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare) ->
     for dataset in opt['datasets'].values():
         dataset.setdefault('manual_seed', opt['manual_seed'])
     prepare(opt, asked == 'auto')
+    note_states(opt['path'].get('training_states'))
     return opt, args
+
+
+def _forced(entries: list[str] | None, path: str) -> str | None:
+    """Return the value that ``--force_yml`` gives to ``path`` (``block:key``), None if it does not; as for the host the last one counts."""
+    values = [value.strip() for name, _, value in (entry.partition('=') for entry in entries or ()) if name.strip() == path]
+    return values[-1] if values else None
 
 
 def _share_seed(opt: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def test_two_cpu_processes_through_torchrun(tmp_path):
         import torch.distributed as dist
         from ibmd_basicsr.compat.distributed import init_dist
         if __name__ == '__main__':
-            init_dist('pytorch', cpu=True, default_backend='nccl')
+            init_dist('pytorch', cpu=True, dist_params={'backend': 'nccl', 'timeout_minutes': 3})
             total = torch.tensor([dist.get_rank() + 1.0])
             dist.all_reduce(total)
             assert total.item() == 3 and dist.get_backend() == 'gloo'
