@@ -1,6 +1,8 @@
 """What docs/ says in YAML is accepted by the checks, and changes what the text says it changes."""
 import copy
+import os
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -8,6 +10,7 @@ from tiny import REPOSITORY
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.metrics  # noqa: F401
+from ibmd_basicsr.cli.pipelines import make_parser
 from ibmd_basicsr.compat.options import normalise_numbers
 from ibmd_basicsr.models.option_rules import check_options
 
@@ -59,6 +62,24 @@ def test_extras_block_of_the_readme():
     for phase, dataset in opt['datasets'].items():
         dataset |= {'phase': phase, 'scale': opt['scale']}
     check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
+
+
+@pytest.mark.parametrize('code, restarts, requeued', [(0, '', False), (4, '', True), (137, '3', True), (143, '', True), (143, '20', False),
+                                                      (2, '', False), (3, '', False)])
+def test_batch_script_of_the_scaling_page(tmp_path, code, restarts, requeued):
+    """It asks slurm to run the job again when a process was lost or time is up, not when an option is wrong or training has diverged."""
+    script = re.search(r'<!-- sbatch -->\n```bash\n(.*?)```', (REPOSITORY / 'docs' / 'scaling.md').read_text(), re.DOTALL)[1]
+    (tmp_path / 'job.sh').write_text(script)
+    for name, text in (('srun', f'echo "$@" > {tmp_path}/srun.txt; exit {code}'), ('scontrol', f'echo "$@" > {tmp_path}/scontrol.txt')):
+        (tmp_path / name).write_text(f'#!/bin/sh\n{text}\n')
+        (tmp_path / name).chmod(0o755)
+    slurm = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '12345', 'SLURM_CPUS_PER_TASK': '12', 'SLURM_RESTART_COUNT': restarts}
+    assert subprocess.run(['bash', '-eu' if not code else '-u', str(tmp_path / 'job.sh')], env=slurm).returncode == code
+    assert (tmp_path / 'scontrol.txt').exists() == requeued
+    arguments = (tmp_path / 'srun.txt').read_text().split()
+    command = arguments[arguments.index('ibmd_basicsr.train') + 1:]
+    given = make_parser(is_train=True).parse_args(command)
+    assert given.launcher == 'slurm' and given.auto_resume and (REPOSITORY / given.opt).is_file()
 
 
 def test_every_block_names_its_files():
