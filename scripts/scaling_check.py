@@ -20,10 +20,11 @@ import torch.multiprocessing as mp
 from basicsr.models import build_model
 from scaling_model import Iteration, Machines, Run, iteration, table
 
-from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, make_batch, quiet_host, random_network, training_options
+from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Size, make_batch, quiet_host, random_network, training_options
 from ibmd_basicsr.models import cost
 
-SIZE = replace(SIZES['nano'], batches={TEACHER: (4, 64), IBMD: (4, 64)}, updates=2)
+LARGE, SMALL = (replace(SIZES['nano'], batches={TEACHER: batch, IBMD: batch}, updates=2) for batch in ((4, 64), (1, 32)))
+"""For one process, where arithmetic is in question, and for two, where sending is: images and side."""
 KINDS = {(TEACHER, 'bridge update'): 'teacher', (IBMD, 'bridge update'): 'distillation, bridge update',
          (IBMD, 'student update'): 'distillation, student update'}
 PROBE = 16 * 2**20
@@ -50,22 +51,22 @@ def check(repeats: int) -> str:
         repeats: cycles that are measured; one before them is not.
     """
     with tempfile.TemporaryDirectory() as folder:
-        torch.save({'params_ema': random_network(SIZE.network).state_dict()}, Path(folder) / 'teacher.pth')
+        torch.save({'params_ema': random_network(LARGE.network).state_dict()}, Path(folder) / 'teacher.pth')
         alone, together = (_run(Path(folder), processes, repeats) for processes in (1, 2))
         runs = {kind: _counted(kind, Path(folder)) for kind in (TEACHER, IBMD)}
     # one core works at the rate that the teacher's iteration shows
-    images = SIZE.batches[TEACHER][0]
+    images = LARGE.batches[TEACHER][0]
     rate = images * runs[TEACHER].flops('bridge update') / _median(alone, 'one process', TEACHER, 'bridge update')
     links = Machines(flops=rate, per_node=2, intra=together['bandwidth'], reach=1, latency=together['latency'], overlap=0)
     found = (f'measured constants: one process sustains {rate / 1e9:.1f} GFLOP/s (teacher); gloo between two: '
              f'{together["bandwidth"] / 1e6:.0f} MB/s, {together["latency"] * 1e6:.0f} us a message')
     rows = []
     for (kind, turn), name in KINDS.items():
-        predicted = iteration(runs[kind], turn, links, 1, SIZE.batches[kind][0], SIZE.batches[kind][0])
+        predicted = iteration(runs[kind], turn, links, 1, images, images)
         rows.append([f'{name}, 1 process', 's', *_pair(predicted.seconds, _median(alone, 'one process', kind, turn))])
     for mode, sharded in (('two processes', False), ('two, sharded', True)):
         for (kind, turn), name in KINDS.items():
-            predicted = iteration(runs[kind], turn, links, 2, SIZE.batches[kind][0], SIZE.batches[kind][0], sharded)
+            predicted = iteration(runs[kind], turn, links, 2, images, images, sharded)  # what travels does not depend on the images
             # two processes without anything to say to each other already slow each other down: that is not the model's to know
             beside = Iteration(_median(together, 'one process', kind, turn), predicted.exposed, predicted.sent)
             measured = together['modes'][f'{mode}/{kind}/{turn}']
@@ -84,8 +85,8 @@ def _median(found: dict[str, Any], mode: str, kind: str, turn: str) -> float:
 
 
 def _counted(kind: str, folder: Path) -> Run:
-    opt = training_options(SIZE, kind, folder, gpu=False, amp=False)
-    side = SIZE.batches[kind][1]
+    opt = training_options(LARGE, kind, folder, gpu=False, amp=False)
+    side = LARGE.batches[kind][1]
     return Run(opt, {name: cost.measure_network(block, side) for name, block in cost.network_blocks(opt).items()}, {})
 
 
@@ -109,8 +110,8 @@ def _work(rank: int, processes: int, folder: Path, result: Path, repeats: int) -
         modes |= {'two processes': {}, 'two, sharded': {'shard_optimizer': True}}
     for mode, train in modes.items():
         for kind in (TEACHER, IBMD):
-            shared = mode != 'one process'
-            for turn, measured in _iterations(kind, folder, rank, processes if shared else 1, train, repeats).items():
+            world, size = (1 if mode == 'one process' else processes), (LARGE if processes == 1 else SMALL)
+            for turn, measured in _iterations(size, kind, folder, rank, world, train, repeats).items():
                 found['modes'][f'{mode}/{kind}/{turn}'] = vars(measured)
     if rank == 0:
         result.write_text(json.dumps(found))
@@ -118,14 +119,14 @@ def _work(rank: int, processes: int, folder: Path, result: Path, repeats: int) -
     dist.destroy_process_group()
 
 
-def _iterations(kind: str, folder: Path, rank: int, world: int, train: dict[str, Any], repeats: int) -> dict[str, Measured]:
+def _iterations(size: Size, kind: str, folder: Path, rank: int, world: int, train: dict[str, Any], repeats: int) -> dict[str, Measured]:
     """Measure cycles of iterations on random images, all processes at the same time; ``world`` of them are one run."""
-    opt = training_options(SIZE, kind, folder, gpu=False, amp=False)
+    opt = training_options(size, kind, folder, gpu=False, amp=False)
     opt |= {'dist': world > 1, 'rank': rank if world > 1 else 0, 'world_size': world}
     opt['train'] |= train
     with quiet_host():
         model = build_model(opt)
-    batch, length = make_batch(SIZE, kind, seed=rank), cost.cycle_length(opt)
+    batch, length = make_batch(size, kind, seed=rank), cost.cycle_length(opt)
     found: dict[str, Measured] = {}
     for number in range(1, (repeats + 1) * length + 1):
         model.update_learning_rate(number, warmup_iter=-1)

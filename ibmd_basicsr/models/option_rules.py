@@ -12,6 +12,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
+from ibmd_basicsr.compat.distributed import check_dist_params
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.losses.lpips_loss import LPIPSLoss
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
@@ -98,6 +99,10 @@ def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
     found.keys('', TOP | (IBMD_TOP if ibmd else set()), required, added=ADDED_TO_TOP)
     found.positive('scale', integer=True)
     _check_gpus(opt, this_machine, found)
+    try:
+        check_dist_params(opt.get('dist_params'))
+    except OptionError as error:
+        found.append(str(error))
     bridge = _check_bridge(opt, found)
     for block in ('network_g', 'network_bridge', 'teacher.network'):
         _check_network(opt, block, bridge, found)

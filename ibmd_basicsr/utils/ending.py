@@ -87,6 +87,9 @@ def sigterm_ends(rank: int, grace: float) -> Iterator[None]:
         grace: seconds to wait for a better reason.
     """
     global _watching
+    if os.name == 'nt':  # nobody can send it there
+        yield
+        return
     read, write = os.pipe()
     os.set_blocking(write, False)
     handler = signal.signal(signal.SIGTERM, lambda *_: None)  # without a handler no byte is written
@@ -119,4 +122,5 @@ def _forget_sigterm() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=_forget_sigterm)
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_forget_sigterm)

@@ -1,18 +1,21 @@
 """What is put right in the host: the missing torchvision module, the patched functions, process groups on CPUs."""
+import datetime
 import importlib
 import os
+import re
 import subprocess
 import sys
 import textwrap
 
 import pytest
 import torch
-from tiny import REPOSITORY
+from tiny import REPOSITORY, write
+from tiny import options as tiny_options
 
 from ibmd_basicsr import compat
 from ibmd_basicsr.compat import distributed, options
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
-from ibmd_basicsr.models.option_rules import prepare_options
+from ibmd_basicsr.models.option_rules import check_options, prepare_options
 from ibmd_basicsr.utils.errors import OptionError
 
 
@@ -52,6 +55,38 @@ def test_slurm_environment(monkeypatch):
         monkeypatch.setenv(name, value)
     distributed._environment_from_slurm(12345)
     assert [os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT')] == ['5', '8', '1', '12345']
+
+
+@pytest.mark.parametrize('block, message', [
+    ({'timeout_minuts': 5}, "dist_params: unknown key 'timeout_minuts', did you mean 'timeout_minutes'?"),
+    ({'timeout_minutes': 0}, 'dist_params.timeout_minutes: must be a positive number, got 0.'),
+    ({'backend': 'mpi'}, "dist_params.backend: must be one of 'gloo', 'nccl', got 'mpi'."),
+    ({'port': 99999}, 'dist_params.port: must be a port number, got 99999.'),
+    (['nccl'], "dist_params: must be a block of keys, got ['nccl']."),
+])
+def test_dist_params_are_checked_before_the_group_is_made(tmp_path, monkeypatch, block, message):
+    opt = tiny_options(tmp_path, dist_params=block)
+    monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(write(tmp_path, opt))])
+    with pytest.raises(OptionError, match=re.escape(message)):
+        options.parse_options(str(tmp_path), prepare=prepare_options)
+    with pytest.raises(OptionError, match=re.escape(message)):
+        check_options(opt | {'is_train': True, 'dist': False, 'auto_resume': False})
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm'])
+def test_timeout_and_backend_reach_the_group(tmp_path, monkeypatch, launcher):
+    """Of the file, and of the command line, which is stronger; the host hands the file's on for slurm."""
+    made = []
+    monkeypatch.setattr(distributed.dist, 'init_process_group', lambda **given: made.append(given))
+    for name, value in {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': 'here', 'MASTER_PORT': '1', 'SLURM_PROCID': '0',
+                        'SLURM_NTASKS': '1', 'SLURM_NODELIST': 'here', 'SLURM_LOCALID': '0'}.items():
+        monkeypatch.setenv(name, value)
+    opt = tiny_options(tmp_path, manual_seed=1, dist_params={'backend': 'nccl', 'timeout_minutes': '1e1', 'port': 3})
+    arguments = ['train', '-opt', str(write(tmp_path, opt)), '--launcher', launcher]
+    for forced, minutes in (([], 10), (['--force_yml', 'dist_params:timeout_minutes=0.5'], 0.5)):
+        monkeypatch.setattr(sys, 'argv', arguments + forced)
+        options.parse_options(str(tmp_path), prepare=prepare_options)
+        assert made.pop() == {'backend': 'gloo', 'timeout': datetime.timedelta(minutes=minutes)}  # a machine without GPUs
 
 
 def test_two_cpu_processes_through_torchrun(tmp_path):
