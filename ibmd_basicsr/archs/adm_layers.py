@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -19,6 +20,32 @@ class GroupNorm32(nn.GroupNorm):
         # not F.group_norm, which refuses groups of one value: a 1x1 map of a tiny picture is normalised to the bias
         wide = x if x.dtype == torch.float64 else x.float()
         return torch.group_norm(wide, self.num_groups, self.weight, self.bias, self.eps).type(x.dtype)
+
+
+class Linear32(nn.Linear):
+    """Linear layer that autocast leaves in float32.
+
+    The time embedding passes through these: neighbouring times differ in the last digits of its sinusoids, which bfloat16 does not have.
+    The layers see one vector for each image, so they cost nothing beside the convolutions.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _autocast_is_on(x.device.type):  # to ask costs a tenth of the context
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
+
+
+def _autocast_is_on(device_type: str) -> bool:
+    if device_type == 'meta':  # autocast does not know it
+        return False
+    if ASKS_FOR_DEVICE:
+        return torch.is_autocast_enabled(device_type)
+    return torch.is_autocast_cpu_enabled() if device_type == 'cpu' else torch.is_autocast_enabled()
+
+
+ASKS_FOR_DEVICE = torch.__version__ >= '2.4'
+"""torch.is_autocast_enabled takes a device; before, it meant CUDA's. Not asked where it is needed, for torch.compile's sake."""
 
 
 def normalization(channels: int) -> GroupNorm32:
@@ -87,23 +114,32 @@ class ResBlock(nn.Module):
 
     The resampling of an ``up``/``down`` block stands after the first activation and before the first convolution, on the
     skip path as well. With ``use_scale_shift_norm`` the embedding gives ``GN(h) * (1 + scale) + shift``, else it is added to ``h``.
+
+    With ``recompute`` a backward finds nothing but the block's inputs and computes the block again: same values, less memory, more time.
     """
 
     def __init__(self, channels: int, emb_channels: int, *, out_channels: int | None = None, dropout: float = 0.0,
-                 use_scale_shift_norm: bool = True, up: bool = False, down: bool = False):
+                 use_scale_shift_norm: bool = True, up: bool = False, down: bool = False, recompute: bool = False):
         super().__init__()
         out_channels = out_channels or channels
         self.use_scale_shift_norm = use_scale_shift_norm
+        self.recompute = recompute
         self.in_layers = nn.Sequential(normalization(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1))
         self.resample = (Upsample(channels, use_conv=False) if up else Downsample(channels, use_conv=False) if down else None)
         self.emb_layers = nn.Sequential(
-            nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels if use_scale_shift_norm else out_channels))
+            nn.SiLU(), Linear32(emb_channels, 2 * out_channels if use_scale_shift_norm else out_channels))
         self.out_layers = nn.Sequential(
             normalization(out_channels), nn.SiLU(), nn.Dropout(dropout),
             zero_module(nn.Conv2d(out_channels, out_channels, 3, padding=1)))
         self.skip_connection = nn.Identity() if out_channels == channels else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        if not self.recompute or not torch.is_grad_enabled():
+            return self._forward(x, emb)
+        # without dropout nothing is drawn, and the generators' states need not be kept
+        return checkpoint(self._forward, x, emb, use_reentrant=False, preserve_rng_state=self.out_layers[2].p > 0)
+
+    def _forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm, activation, conv = self.in_layers
         h = activation(norm(x))
         if self.resample is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ibmd_basicsr.archs.adm_layers import (
     AttentionBlock,
     Downsample,
+    Linear32,
     ResBlock,
     TimestepSequential,
     Upsample,
@@ -51,6 +52,9 @@ class ADMUNet(nn.Module):
         dropout: dropout rate in the residual blocks.
         num_classes: number of classes of a class-conditional network, or None.
         patch_size: see above.
+        checkpoint_levels: *downsampling factors*, as in ``attention_resolutions``, of the levels whose residual blocks keep nothing for the
+            backward but their inputs, and are computed again in it. Attention is never computed again. A block that changes size
+            belongs to the finer of its two levels. Values and parameters are the same; see ``train --dry-run`` for memory and time.
 
     Raises:
         ValueError: an argument out of range, named with its value.
@@ -74,7 +78,8 @@ class ADMUNet(nn.Module):
             resblock_updown: bool = True,
             dropout: float = 0.0,
             num_classes: int | None = None,
-            patch_size: int = 1):
+            patch_size: int = 1,
+            checkpoint_levels: Sequence[int] = ()):
         super().__init__()
         for name, value, least in (('in_channels', in_channels, 1), ('cond_channels', cond_channels, 0),
                                    ('noise_channels', noise_channels, 0), ('model_channels', model_channels, 1),
@@ -84,6 +89,10 @@ class ADMUNet(nn.Module):
                 raise ValueError(f'ADMUNet: {name} must be an integer of at least {least}, got {value!r}.')
         if not channel_mult:
             raise ValueError('ADMUNet: channel_mult must name at least one level, got an empty list.')
+        factors = [2**level for level in range(len(channel_mult))]
+        if not isinstance(checkpoint_levels, (list, tuple)) or not set(checkpoint_levels) <= set(factors):
+            raise ValueError(f'ADMUNet: checkpoint_levels must be a list of downsampling factors out of {factors}, '
+                             f'got {checkpoint_levels!r}.')
         self.in_channels = in_channels
         self.out_channels = in_channels if out_channels is None else out_channels
         self.cond_channels = cond_channels
@@ -94,13 +103,14 @@ class ADMUNet(nn.Module):
         emb_channels = 4 * model_channels
         patch_area = patch_size**2
         self.time_embed = nn.Sequential(
-            nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
+            Linear32(model_channels, emb_channels), nn.SiLU(), Linear32(emb_channels, emb_channels))
         if num_classes is not None:
             self.label_emb = nn.Embedding(num_classes, emb_channels)
         self.num_classes = num_classes
 
-        def res_block(channels: int, **kwargs) -> ResBlock:
-            return ResBlock(channels, emb_channels, dropout=dropout, use_scale_shift_norm=use_scale_shift_norm, **kwargs)
+        def res_block(channels: int, factor: int, **kwargs) -> ResBlock:
+            return ResBlock(channels, emb_channels, dropout=dropout, use_scale_shift_norm=use_scale_shift_norm,
+                            recompute=factor in checkpoint_levels, **kwargs)
 
         def attention(channels: int) -> AttentionBlock:
             if num_heads is not None and channels % num_heads:
@@ -118,31 +128,31 @@ class ADMUNet(nn.Module):
         factor = 1
         for level, mult in enumerate(channel_mult):
             for _ in range(num_res_blocks):
-                layers: list[nn.Module] = [res_block(width, out_channels=int(mult * model_channels))]
+                layers: list[nn.Module] = [res_block(width, factor, out_channels=int(mult * model_channels))]
                 width = int(mult * model_channels)
                 if factor in attention_resolutions:
                     layers.append(attention(width))
                 self.input_blocks.append(TimestepSequential(*layers))
                 skips.append(width)
             if level < len(channel_mult) - 1:
-                shrink = res_block(width, down=True) if resblock_updown else Downsample(width, use_conv=True)
+                shrink = res_block(width, factor, down=True) if resblock_updown else Downsample(width, use_conv=True)
                 self.input_blocks.append(TimestepSequential(shrink))
                 skips.append(width)
                 factor *= 2
         self.size_multiple = patch_size * factor
 
-        self.middle_block = TimestepSequential(res_block(width), attention(width), res_block(width))
+        self.middle_block = TimestepSequential(res_block(width, factor), attention(width), res_block(width, factor))
 
         self.output_blocks = nn.ModuleList()
         for level, mult in reversed(list(enumerate(channel_mult))):
             for i in range(num_res_blocks + 1):
-                layers = [res_block(width + skips.pop(), out_channels=int(mult * model_channels))]
+                layers = [res_block(width + skips.pop(), factor, out_channels=int(mult * model_channels))]
                 width = int(mult * model_channels)
                 if factor in attention_resolutions:
                     layers.append(attention(width))
                 if level and i == num_res_blocks:
-                    layers.append(res_block(width, up=True) if resblock_updown else Upsample(width, use_conv=True))
                     factor //= 2
+                    layers.append(res_block(width, factor, up=True) if resblock_updown else Upsample(width, use_conv=True))
                 self.output_blocks.append(TimestepSequential(*layers))
 
         self.out = nn.Sequential(

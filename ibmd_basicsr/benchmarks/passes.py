@@ -79,7 +79,7 @@ def pass_cases(model) -> list[tuple[Pass, Case]]:
             raise ValueError(f'{one}: a number of passes that is drawn at random has no bare counterpart.')
         net = model.get_bare_model(getattr(model, one.network))
         inputs = network_inputs(net, block['batch_size_per_gpu'], block['gt_size'], device)
-        call = bare_pass(net, inputs, one.kind, model.autocast_dtype)
+        call = bare_pass(net, inputs, one.kind, model.switches.autocast)
         cases.append((one, Case(f'{one.turn}: {one.network}, {one.kind}, x {one.count:g}', times(call, int(one.count)),
                                 per=cycle_length(opt))))
     return cases

@@ -32,8 +32,8 @@ from ibmd_basicsr.utils.precision import autocast_dtype
 UTILISATION = 0.4
 """Share of its peak that a GPU is assumed to reach. Convolutional U-Nets reach 0.2 to 0.5."""
 ACCELERATORS = (
-    ('A100, float32', 19.5e12, 'with TF32 switched off'),
-    ('A100, TF32', 156e12, "torch's default for convolutions in float32"),
+    ('A100, float32', 19.5e12, 'with train.tf32: false'),
+    ('A100, TF32', 156e12, "torch's default for convolutions in float32; train.tf32: true for all else, too"),
     ('A100, bf16', 312e12, 'with train.amp: bf16'),
     ('H100, bf16', 989e12, 'with train.amp: bf16'),
 )
@@ -42,7 +42,8 @@ CAPACITIES = (24, 40, 80, 141)  # GiB of common GPUs
 RESERVE = 2 * 2**30  # bytes left to the CUDA context, convolution workspaces and fragmentation
 
 OPTIMIZER_BLOCKS, LOSS_BLOCKS = {'optim_g', 'optim_bridge', 'optim_d'}, {'bridge_opt', 'ibmd_opt', *EXTRA_LOSSES}
-DEFAULTS = {'train': {'ema_decay': 0, 'amp': False, 'grad_clip': None, 'micro_batch': None, 'shard_optimizer': False, 'warmup_iter': -1},
+DEFAULTS = {'train': {'ema_decay': 0, 'amp': False, 'grad_clip': None, 'micro_batch': None, 'shard_optimizer': False, 'warmup_iter': -1,
+                      'compile': False, 'tf32': None, 'channels_last': False},
             'teacher': {'param_key': 'params_ema'}}
 """What the models assume where the file is silent and no signature says it."""
 
@@ -185,12 +186,14 @@ def _networks(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize]) -> str:
 def _passes(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], batch: int, processes: int) -> str:
     length, passes = cost.cycle_length(opt), cost.training_passes(opt)
     rows = [[one.turn, one.network, one.kind, f'{one.count:g}', _number(one.count / length),
-             _number(one.flops(sizes[one.network].forward) / length / 1e12)] for one in passes]
+             _number(one.flops(sizes[one.network]) / length / 1e12)] for one in passes]
     mean = sum(cost.flops_per_turn(passes, sizes).values()) / length
     rows.append(['mean', '', '', '', '', _number(mean / 1e12)])
     cycle = f'a cycle is {length} iterations' if length > 1 else 'all iterations are alike'
+    again = '; and what checkpoint_levels computes again' if any(size.recomputed for size in sizes.values()) else ''
     return '\n'.join([
-        f'passes of a batch ({cycle}; 1 multiply-add = 2 FLOP; backward: 1 forward for the inputs of the layers, 1 for their parameters)',
+        f'passes of a batch ({cycle}; 1 multiply-add = 2 FLOP; backward: 1 forward for the inputs of the layers, 1 for their parameters'
+        f'{again})',
         _table(['turn', 'network', 'pass', 'per cycle', 'per iteration', 'TFLOP/image/iteration'], rows, text_columns=3),
         f'  FLOPs per iteration: {_number(mean * batch / 1e12)} TFLOP on each of {processes}, {_number(mean * batch * processes / 1e12)} '
         'TFLOP in all'])

@@ -6,8 +6,8 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from copy import deepcopy
-from functools import partial
+from copy import copy, deepcopy
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,11 @@ from ibmd_basicsr.bridges import TIME_WEIGHTS, build_bridge, expand_time, interp
 from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_strictly, save_atomically
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
 from ibmd_basicsr.models.finite_guard import FiniteGuard
+from ibmd_basicsr.models.switches import Switches, align_optimizer
 from ibmd_basicsr.models.validation import ShardedValidation
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import gt_to_x_0, lq_to_x_T
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.precision import autocast_dtype
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.version import __version__
 
@@ -45,10 +45,10 @@ SCHEDULER_POSITION = ('last_epoch', '_step_count', '_last_lr')
 class BridgeModel(ShardedValidation, SRModel):
     """Trains ``net_g`` to estimate the clean image from bridge samples (bridge matching), and tests it with a sampler.
 
-    Reads the option blocks ``bridge``, ``network_g``, ``train`` (``bridge_opt``, ``optim_g``, ``grad_clip``, ``micro_batch``,
-    ``ema_decay``, ``amp``) and
-    ``val.sampler``. All noise is drawn from one generator per sample, keyed by (manual_seed, iteration, place in the global batch): a
-    resumed run repeats the unbroken one, and N ranks see the noise that one process with N times the batch would see.
+    Reads the option blocks ``bridge``, ``network_g``, ``val.sampler`` and ``train`` (``bridge_opt``, ``optim_g``, ``grad_clip``,
+    ``micro_batch``, ``ema_decay``, :class:`~ibmd_basicsr.models.switches.Switches`). All noise is drawn from one generator per sample,
+    keyed by (manual_seed, iteration, place in the global batch): a resumed run repeats the unbroken one, and N ranks see the noise that
+    one process with N times the batch would see.
     """
 
     draws_noise = True
@@ -58,12 +58,17 @@ class BridgeModel(ShardedValidation, SRModel):
         super().__init__(opt)
 
     # ------------------------------------------------------------------ set-up
+    @cached_property
+    def switches(self) -> Switches:
+        """How the arithmetic is done; tests leave it to torch."""
+        return Switches(self.opt['train'] if self.opt['is_train'] else {}, self.device)
+
     def init_training_settings(self) -> None:
         """Build the EMA network, losses, optimisers and schedulers (host hook, called by the constructor)."""
         self.net_g.train()
         train_opt = self.opt['train']
         self.grad_clip = train_opt.get('grad_clip')
-        self.autocast_dtype = autocast_dtype(train_opt.get('amp'), self.device)
+        self.switches.set_tf32()
         self._build_ema()
         self._build_losses()
         self.setup_optimizers()
@@ -77,7 +82,7 @@ class BridgeModel(ShardedValidation, SRModel):
             raise OptionError(f'train.ema_decay must lie in [0, 1), got {self.ema_decay}.')
         if self.ema_decay == 0:
             return
-        self.net_g_ema = build_network(deepcopy(self.opt['network_g'])).to(self.device).requires_grad_(False).eval()
+        self.net_g_ema = self.switches.prepare(build_network(deepcopy(self.opt['network_g']))).requires_grad_(False).eval()
         self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())
         path = self.opt['path'].get('pretrain_network_g')
         if path is not None and 'params_ema' in load_file(path):
@@ -147,8 +152,10 @@ class BridgeModel(ShardedValidation, SRModel):
             super().update_learning_rate(current_iter, warmup_iter=warmup_iter)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Move to the device and wrap for several processes; unlike the host's, also on CPUs (gloo)."""
-        net = net.to(self.device)
+        """Set a bridge's network up for the device, then for several processes; unlike the host's, also on CPUs (gloo)."""
+        return self._distribute(self.switches.prepare(net))
+
+    def _distribute(self, net: nn.Module) -> nn.Module:
         if self.opt['dist']:
             device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
             return DistributedDataParallel(net, device_ids=device_ids,
@@ -218,7 +225,8 @@ class BridgeModel(ShardedValidation, SRModel):
         return time_weight(expand_time(t, x_0.ndim), c_out).to(x_0.dtype)
 
     def _denoise(self, net: nn.Module, x_t: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
-        with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
+        dtype = self.switches.autocast
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             return self.bridge.denoiser(net, self.labels)(x_t, t, self.x_T, z)
 
     def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer, label: str, current_iter: int, noise: PerImageNoise,
@@ -309,7 +317,8 @@ class BridgeModel(ShardedValidation, SRModel):
         Args:
             sample: which restoration of each image; another number is another noise.
         """
-        net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
+        # a shallow copy has the same weights and is not compiled, as it would be for every size of image
+        net = copy(self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g))
         restorer = Restorer(net=net, bridge=self.bridge, sampler=SamplerOptions(**(self.opt['val'].get('sampler') or {})),
                             scale=self.opt['scale'])
         noise = PerImageNoise.for_images(self.opt.get('manual_seed') or 0, self.names, sample)
@@ -326,7 +335,7 @@ class BridgeModel(ShardedValidation, SRModel):
         if self.opt['rank'] != 0:
             return
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
-        content = {key: {name: value.detach().cpu() for name, value in self.get_bare_model(one).state_dict().items()}
+        content = {key: {name: value.detach().cpu().contiguous() for name, value in self.get_bare_model(one).state_dict().items()}
                    for one, key in zip(nets, keys, strict=True)}
         iteration = 'latest' if current_iter == -1 else current_iter
         save_atomically(content, Path(self.opt['path']['models']) / f'{net_label}_{iteration}.pth')
@@ -360,6 +369,8 @@ class BridgeModel(ShardedValidation, SRModel):
         """
         positions = [{key: value for key, value in state.items() if key in SCHEDULER_POSITION} for state in resume_state['schedulers']]
         super().resume_training(resume_state | {'schedulers': positions})
+        for optimizer in self.optimizers:
+            align_optimizer(optimizer)
         rng = resume_state.get('rng', [])
         if self.opt['rank'] < len(rng):
             IterationSampler.on_resume = (resume_state['epoch'], partial(set_rng_state, rng[self.opt['rank']]))

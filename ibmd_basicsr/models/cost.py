@@ -5,7 +5,8 @@ or arithmetic. The plain meta device would do for float32, but autocast does not
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from ibmd_basicsr.archs.adm_layers import ResBlock
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.models.builders import find_arch
 from ibmd_basicsr.models.ibmd_model import StudentOptions
@@ -63,9 +65,9 @@ class Pass:
     kind: str
     count: float
 
-    def flops(self, forward: int) -> float:
-        """Return the FLOPs per image and cycle, for a network whose forward pass takes ``forward`` FLOPs per image."""
-        return self.count * FORWARDS[self.kind] * forward
+    def flops(self, size: NetworkSize) -> float:
+        """Return the FLOPs per image and cycle, of a network of this size."""
+        return self.count * (FORWARDS[self.kind] * size.forward + (FORWARDS[self.kind] > 1) * size.recomputed)
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class NetworkSize:
         parameters: number of parameters.
         tensors: number of tensors of its state dict.
         forward: FLOPs (two per multiply-add) of a forward pass per image.
+        recomputed: those of them that every backward spends again (``checkpoint_levels``).
         tensor_sizes: numbers in each parameter; empty where they do not matter.
     """
 
@@ -84,12 +87,13 @@ class NetworkSize:
     parameters: int
     tensors: int
     forward: int
+    recomputed: int = 0
     tensor_sizes: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes that a pass keeps for its backward.
+    """Bytes that a pass keeps for its backward, the largest block that is computed again in it included.
 
     Attributes:
         fixed: whatever the batch size (under autocast: the bf16 copies of the weights).
@@ -192,7 +196,7 @@ def flops_per_turn(passes: Sequence[Pass], sizes: dict[str, NetworkSize]) -> dic
     """Return the FLOPs per image and cycle of each turn."""
     turns: dict[str, float] = {}
     for one in passes:
-        turns[one.turn] = turns.get(one.turn, 0) + one.flops(sizes[one.network].forward)
+        turns[one.turn] = turns.get(one.turn, 0) + one.flops(sizes[one.network])
     return turns
 
 
@@ -219,10 +223,11 @@ def measure_network(block: dict[str, Any], size: int) -> NetworkSize:
     with FakeTensorMode():
         net = build_network(block)
         with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-            _call(net, size, batch=1, input_grad=False)
+            with _growth(_recomputed_blocks(net), counter.get_total_flops) as again:
+                _call(net, size, batch=1, input_grad=False)
     numbers = tuple(p.numel() for p in net.parameters())
     return NetworkSize(type=block['type'], parameters=sum(numbers), tensors=len(net.state_dict()), forward=counter.get_total_flops(),
-                       tensor_sizes=numbers)
+                       recomputed=sum(again), tensor_sizes=numbers)
 
 
 def measure_activations(block: dict[str, Any], size: int, kind: str, autocast: torch.dtype | None = None) -> Activations:
@@ -258,6 +263,9 @@ def build_network(block: dict[str, Any]) -> nn.Module:
 def kept_bytes(net: nn.Module, size: int, batch: int, kind: str, autocast: torch.dtype | None = None) -> int:
     """Run ``net`` forward and return the bytes that autograd keeps for the backward, parameters not counted.
 
+    Where blocks keep nothing but their inputs (``checkpoint_levels``), the largest of them is added as it is once computed again: the
+    backward meets the fine levels, which hold most, while it still holds everything else.
+
     Args:
         net: on the CPU, real or under ``FakeTensorMode``; its ``requires_grad`` is set as ``kind`` has it.
         size: side of the images.
@@ -278,10 +286,54 @@ def kept_bytes(net: nn.Module, size: int, batch: int, kind: str, autocast: torch
             kept[storage._cdata] = storage
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        with torch.autocast('cpu', dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-            _call(net, size, batch, input_grad=kind == THROUGH)
-    return sum(storage.nbytes() for storage in kept.values())
+    def gauge() -> int:
+        return sum(storage.nbytes() for storage in kept.values())
+
+    def forward() -> int:
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            with torch.autocast('cpu', dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+                _call(net, size, batch, input_grad=kind == THROUGH)
+        return gauge()
+
+    total, blocks = forward(), _recomputed_blocks(net)
+    if not blocks:
+        return total
+    for block in blocks:
+        block.recompute = False
+    try:
+        with _growth(blocks, gauge, seen=pack) as grown:
+            forward()
+    finally:
+        for block in blocks:
+            block.recompute = True
+    return total + max(grown)
+
+
+def _recomputed_blocks(net: nn.Module) -> list[ResBlock]:
+    return [block for block in net.modules() if isinstance(block, ResBlock) and block.recompute]
+
+
+@contextmanager
+def _growth(blocks: Sequence[nn.Module], gauge: Callable[[], int], seen: Callable[[Tensor], Any] = id) -> Iterator[list[int]]:
+    """While open, note by how much ``gauge`` grows in each call of one of the blocks; ``seen`` is told of their inputs before."""
+    grown: list[int] = []
+
+    def enter(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        for tensor in inputs:
+            seen(tensor)
+        grown.append(-gauge())
+
+    def leave(*_) -> None:
+        grown[-1] += gauge()
+
+    handles = [handle for block in blocks
+               for handle in (block.register_forward_pre_hook(enter), block.register_forward_hook(leave))]
+    try:
+        yield grown
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _call(net: nn.Module, size: int, batch: int, input_grad: bool) -> None:

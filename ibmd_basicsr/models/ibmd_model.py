@@ -102,7 +102,8 @@ class IBMDModel(BridgeModel):
         self.real_pairs = RealPairs(**pairs) if pairs else None
         self.student_grid = self.bridge.schedule.student_grid(self.student.steps).to(self.device)
         options = self.opt['teacher']
-        self.teacher = build_frozen_network(options['network'], options['weights'], options.get('param_key', 'params_ema'), self.device)
+        self.teacher = self.switches.prepare(
+            build_frozen_network(options['network'], options['weights'], options.get('param_key', 'params_ema'), self.device))
         self._build_bridge_network()
         self.extras = Extras(self.opt['train'], self.device) if Extras.wanted(self.opt['train']) else None
         self.net_d = self._build_discriminator() if self.extras is not None and self.extras.gan is not None else None
@@ -121,7 +122,8 @@ class IBMDModel(BridgeModel):
         net = build_network(deepcopy(self.opt['network_d']))
         self._load_pretrained(net, 'd')
         self._fakes: list[Tensor] = []  # the student's outputs, by micro-batch, on their way to the discriminator's update
-        net = self.model_to_device(net).train()
+        # not set up as a bridge's network: spectral norm changes its buffers in every call
+        net = self._distribute(net.to(self.device)).train()
         self.print_network(net)
         return net
 

@@ -21,6 +21,7 @@ from ibmd_basicsr.models.extras import EXTRA_LOSSES, GAN_TYPES
 from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.switches import SWITCHES, compile_problems
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
@@ -30,7 +31,7 @@ OWN_MODELS = ('BridgeModel', 'IBMDModel')
 TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'find_unused_parameters', 'dist_params', 'datasets', 'network_g', 'path',
        'train', 'val', 'logger', 'bridge'}
 ADDED_TO_TOP = {'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}  # by the host
-TRAIN = {'ema_decay', 'amp', 'grad_clip', 'micro_batch', 'shard_optimizer', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter',
+TRAIN = {'ema_decay', 'grad_clip', 'micro_batch', 'shard_optimizer', *SWITCHES, 'optim_g', 'scheduler', 'total_iter', 'warmup_iter',
          'bridge_opt'}
 IBMD_TOP = {'teacher', 'network_bridge', 'network_d'}
 IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'share_generator_pass', 'student', 'real_pairs', 'optim_d',
@@ -110,6 +111,7 @@ def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
     _check_path(opt, found)
     if training:
         _check_train(opt, ibmd, found)
+        _check_switches(opt, this_machine, found)
         _check_logger(opt, found)
     _check_val(opt, training, bridge, this_machine, found)
     if training and 'train' not in opt['datasets']:
@@ -282,6 +284,12 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
     decay = found.get('train.ema_decay')
     if decay is not None and (not isinstance(decay, (int, float)) or not 0 <= decay < 1):
         found.append(f'train.ema_decay: must lie in [0, 1), got {decay!r}.')
+
+
+def _check_switches(opt: dict[str, Any], this_machine: bool, found: _Problems) -> None:
+    good = {name: found.get(f'train.{name}') is None or found.choice(f'train.{name}', choices) for name, choices in SWITCHES.items()}
+    if this_machine and good['compile']:
+        found.extend(compile_problems(found.get('train.compile'), 'cuda' if opt['num_gpu'] else 'cpu'))
 
 
 def _check_truth(path: str, found: _Problems) -> None:
