@@ -41,5 +41,5 @@ def test_refuses(options):
 
 def test_option_files_may_name_the_networks_arguments():
     names, required = option_parameters(ADMRegressor)
-    assert {'scale', 'model_channels', 'patch_size'} <= set(names) and not required
+    assert {'scale', 'model_channels', 'patch_size', 'checkpoint_levels'} <= set(names) and not required
     assert not set(ADMRegressor.INPUTS) & set(names)

@@ -1,10 +1,12 @@
 """ADMUNet: published totals and names, attention orders against plain einsum, patching, extra channels."""
+from collections import Counter
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ibmd_basicsr.archs.adm_layers import AttentionBlock, timestep_embedding
+from ibmd_basicsr.archs.adm_layers import AttentionBlock, ResBlock, timestep_embedding
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.models.cost import CPU_ATTENTION
 
@@ -148,7 +150,40 @@ def test_extra_channels_start_silent(patch_size):
     assert fresh[:, 3 * patch_size**2:].abs().max() == 0 and fresh[:, :3 * patch_size**2].abs().min() > 0
 
 
+@pytest.mark.parametrize('mode', ['train', 'eval', 'frozen'])
+@pytest.mark.parametrize('options', [
+    {}, dict(use_scale_shift_norm=False, resblock_updown=False), dict(patch_size=2, dropout=0.3), dict(channel_mult=(1, 2, 2))])
+def test_checkpoints_change_nothing_but_what_is_kept(monkeypatch, options, mode):
+    """Output and gradients bit for bit; the blocks of level 1 run twice, everything else once."""
+    calls = Counter()
+    for kind, method, plain in ((ResBlock, '_forward', ResBlock._forward), (AttentionBlock, 'forward', AttentionBlock.forward)):
+        def counted(self, *args, plain=plain):
+            calls[self] += 1
+            return plain(self, *args)
+        monkeypatch.setattr(kind, method, counted)
+    results = []
+    for levels in ((), (1,)):
+        net = randomised(ADMUNet(checkpoint_levels=levels, **(TINY | options))).train(mode == 'train').requires_grad_(mode != 'frozen')
+        torch.manual_seed(0)
+        x = torch.randn(2, 3, 16, 16, requires_grad=True)
+        out = net(x, torch.tensor([3.0, 700.0]))
+        out.square().mean().backward()
+        results.append([out, x.grad, torch.rand(1), *(p.grad for p in net.parameters() if mode != 'frozen')])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    twice = {block for block in net.modules() if isinstance(block, ResBlock) and block.recompute}
+    assert {block: calls[block] for block in net.modules() if isinstance(block, (ResBlock, AttentionBlock))} == {
+        block: 1 + (block in twice) for block in net.modules() if isinstance(block, (ResBlock, AttentionBlock))}
+    # 1 and a shrinking one at the entrance, 2 and a growing one at the exit
+    assert len(twice) == (5 if options.get('resblock_updown', True) else 3)
+    with torch.no_grad():
+        calls.clear()
+        net(x, torch.tensor([3.0, 700.0]))
+    assert set(calls.values()) == {1}
+
+
 @pytest.mark.parametrize(('call', 'message'), [
+    (lambda: ADMUNet(checkpoint_levels=(1, 4), **TINY), r'checkpoint_levels must be .* out of \[1, 2\], got \(1, 4\)'),
+    (lambda: ADMUNet(checkpoint_levels=1, **TINY), 'checkpoint_levels must be .* got 1'),
     (lambda: ADMUNet(**(TINY | dict(num_head_channels=24))), 'must divide the 64 channels .* got 24'),
     (lambda: ADMUNet(**(TINY | dict(num_heads=5))), 'num_heads must divide the 64 channels .* got 5'),
     (lambda: ADMUNet(**(TINY | dict(attention_order='flash'))), "one of .*'flash'"),

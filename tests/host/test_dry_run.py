@@ -80,16 +80,47 @@ def test_cost_of_a_backward(kind):
     assert counter.get_total_flops() == pytest.approx(cost.FORWARDS[kind] * cost.measure_network(ADM_256, 64).forward, rel=0.02)
 
 
-@pytest.mark.parametrize('order', ['legacy', 'new'])
+@pytest.mark.parametrize('order, levels', [('legacy', []), ('new', []), ('legacy', [1]), ('legacy', [1, 2])])
 @pytest.mark.parametrize('autocast', [None, torch.bfloat16])
 @pytest.mark.parametrize('kind', [cost.LEARN, cost.THROUGH])
-def test_activations_are_those_of_a_real_run(kind, autocast, order):
-    network = STUDENT | {'attention_order': order}
+def test_activations_are_those_of_a_real_run(kind, autocast, order, levels):
+    network = STUDENT | {'attention_order': order, 'checkpoint_levels': levels}
     estimate = cost.measure_activations(network, 16, kind, autocast)
     for images in (2, 5):
         real = cost.kept_bytes(cost.build_network(network), 16, images, kind, autocast)
         assert real > 0 and estimate.fixed + images * estimate.per_image == real
     assert (estimate.fixed == 0) == (autocast is None)
+    if levels:
+        assert estimate.per_image < 0.8 * cost.measure_activations(network | {'checkpoint_levels': []}, 16, kind, autocast).per_image
+
+
+@pytest.mark.parametrize('kind', [cost.LEARN, cost.THROUGH])
+@pytest.mark.parametrize('levels', [[1], [2], [1, 2]])
+def test_what_a_backward_computes_again_is_counted(kind, levels):
+    """The FLOPs that checkpoints add to a pass, by torch's counter; attention is not among them."""
+    counts = []
+    for checkpoint_levels in ([], levels):
+        network = NETWORK | {'checkpoint_levels': checkpoint_levels}
+        net = cost.build_network(network).requires_grad_(kind == cost.LEARN)
+        x = torch.zeros(1, 3, 16, 16, requires_grad=True)
+        with FlopCounterMode(display=False, custom_mapping=cost.CPU_ATTENTION) as counter:
+            net(x, torch.zeros(1)).sum().backward()
+        counts.append(counter.get_total_flops())
+    size = cost.measure_network(network, 16)
+    assert 0 < size.recomputed == counts[1] - counts[0]
+    assert cost.Pass('', '', kind, 2).flops(size) == 2 * (cost.FORWARDS[kind] * size.forward + size.recomputed)
+    assert cost.Pass('', '', cost.FORWARD, 2).flops(size) == 2 * size.forward
+
+
+def test_a_dry_run_of_checkpoints(tmp_path, dry_run):
+    plain = dry_run(options(tmp_path)).out
+    saving = dry_run(options(tmp_path, network_g=NETWORK | {'checkpoint_levels': [1]}, train__compile=True, train__tf32=True)).out
+    assert 'computes again' in saving and 'computes again' not in plain
+    assert float(row(saving, 'mean')[0]) > float(row(plain, 'mean')[0])
+    first, second = (resolved(text) for text in (plain, saving))
+    assert first['network_g']['checkpoint_levels'] == [] and second['network_g']['checkpoint_levels'] == [1]
+    assert [first['train'][key] for key in ('amp', 'compile', 'tf32', 'channels_last')] == [False, False, None, False]
+    assert second['train']['compile'] is True and second['train']['tf32'] is True
 
 
 def test_passes_of_the_tiny_student(tmp_path, dry_run):
@@ -228,7 +259,7 @@ def test_one_of_many_processes_prints_for_all(tmp_path, dry_run, monkeypatch):
     ({'datasets__train__gt_size': None}, 'datasets.train.gt_size: must be a positive integer'),
     ({'datasets__val__degradation': {'type': 'sr', 'scale': 4, 'kernel': 'cubic'}}, 'datasets.val.degradation'),
     ({'train__optim_g': {'type': 'AdamW', 'lr': 1e-3, 'betas': [2, 2]}}, 'train.optim_g: Invalid beta parameter'),
-    ({'train__amp': 'fp16'}, "train.amp must be 'bf16'"),
+    ({'train__amp': 'fp16'}, "train.amp: must be one of False, 'bf16', 'auto', got 'fp16'"),
     ({'model_type': 'SRModel'}, '--dry-run knows BridgeModel and IBMDModel, got model_type: SRModel'),
 ])
 def test_wrong_options_are_one_line_and_exit_code_2(tmp_path, dry_run, changes, message):
