@@ -27,8 +27,7 @@ CHANGES = {
     'bf16': {'amp': 'bf16'},
     'bf16, checkpointed': {'amp': 'bf16', 'checkpoint_levels': [1]},
     'traced': {'compile': 'eager'},
-    'traced, checkpointed': {'compile': 'eager', 'checkpoint_levels': [1]},
-    'aot_eager': {'compile': 'aot_eager'},
+    'aot_eager, checkpointed': {'compile': 'aot_eager', 'checkpoint_levels': [1]},
     'inductor': {'compile': True},
 }
 
@@ -46,7 +45,7 @@ def flat_model(root, model, checkpoint_levels=(), **train):
     """Build a model of one level for training. Plain gradient descent: Adam would divide rounding errors by themselves."""
     network = FLAT | {'checkpoint_levels': list(checkpoint_levels)}
     changes = {f'train__{key}': value for key, value in train.items()}
-    changes |= {'train__optim_g': {'type': 'SGD', 'lr': 0.5}, 'network_g': network}
+    changes |= {'train__optim_g': {'type': 'SGD', 'lr': 0.5 if model == 'BridgeModel' else 20}, 'network_g': network}
     if model == 'IBMDModel':
         changes |= {'train__optim_bridge': {'type': 'SGD', 'lr': 0.5}, 'network_g': network | {'noise_channels': 3},
                     'teacher': {'network': network, 'weights': str(root / 'teacher.pth'), 'param_key': 'params_ema'}}
@@ -55,7 +54,7 @@ def flat_model(root, model, checkpoint_levels=(), **train):
     learners = [built.net_g] if model == 'BridgeModel' else [built.net_bridge]
     with torch.no_grad():  # a student has a gradient only where the bridge network differs from the teacher
         for p in learners[0].parameters():
-            p.add_(0.05 * torch.randn_like(p))
+            p.add_(0.05 * torch.randn(p.shape))  # not randn_like, which follows the memory format
     return built
 
 
@@ -87,21 +86,20 @@ def deviation(plain_run, model) -> float:
     """Return how far a run ended from the plain one, in units of how far that has moved; of the worst network."""
     start, end, _ = plain_run
     moved = {name: (end[name] - start[name]).norm() for name in end}
-    assert min(moved.values()) > 1e-4  # far above what float32 resolves
+    assert min(moved.values()) > 1e-3  # far above what float32 resolves
     return max(((value - end[name]).norm() / moved[name]).item() for name, value in vectors(model).items())
 
 
-@pytest.mark.parametrize('model', MODELS)
-@pytest.mark.parametrize(('switch', 'tolerance'), [
-    ('checkpointed', 0),
-    ('accumulated', 1e-4),
-    ('channels_last', 1e-4),
-    ('bf16', 0.2),
-    ('traced', 0),
-    ('traced, checkpointed', 0),
-    pytest.param('inductor', 1e-4, marks=pytest.mark.slow),
+@pytest.mark.parametrize(('switch', 'model', 'tolerance'), [
+    *(('checkpointed', model, 0) for model in MODELS),
+    *(('accumulated', model, 1e-5) for model in MODELS),
+    *(('channels_last', model, 1e-5) for model in MODELS),
+    *(('bf16', model, 0.05) for model in MODELS),
+    ('traced', 'BridgeModel', 0),  # of IBMDModel: the test of its graphs
+    ('aot_eager, checkpointed', 'BridgeModel', 1e-5),
+    *(pytest.param('inductor', model, 1e-5, marks=pytest.mark.slow) for model in MODELS),
 ])
-def test_a_switch_changes_rounding_alone(flat, plain, model, switch, tolerance):
+def test_a_switch_changes_rounding_alone(flat, plain, switch, model, tolerance):
     torch._dynamo.reset()
     run = iterate(flat_model(flat, model, **CHANGES[switch]))
     apart = deviation(plain[model], run)
@@ -110,27 +108,23 @@ def test_a_switch_changes_rounding_alone(flat, plain, model, switch, tolerance):
     assert all(value.dtype == torch.float32 for value in (*run.net_g.parameters(), *run.optimizer_g.param_groups[0]['params']))
 
 
-def test_aot_eager_changes_rounding_alone(flat, plain):
-    torch._dynamo.reset()
-    assert deviation(plain['BridgeModel'], iterate(flat_model(flat, 'BridgeModel', **CHANGES['aot_eager']))) <= 1e-4
-
-
 def test_checkpoints_recompute_what_autocast_made(flat):
     """The backward runs outside autocast; what it computes again is still bf16."""
     one, other = (iterate(flat_model(flat, 'IBMDModel', **CHANGES[name])) for name in ('bf16', 'bf16, checkpointed'))
     assert all(torch.equal(a, b) for a, b in zip(vectors(one).values(), vectors(other).values(), strict=True))
 
 
-def test_each_network_is_compiled_once_for_each_of_its_turns(flat):
+def test_each_network_is_compiled_once_for_each_of_its_turns(flat, plain):
     """Five graphs: student with and without gradient, bridge network likewise, teacher. Validation of any size adds none."""
     torch._dynamo.reset()
     counters.clear()
     model = flat_model(flat, 'IBMDModel', compile='eager', ema_decay=0)
     seen = []
-    for iteration in range(1, 2 * (model.bridge_updates + 1) + 1):
+    for iteration in range(1, ITERATIONS + 1):
         iterate(model, 1, first=iteration)
         seen.append(counters['stats']['unique_graphs'])
     assert seen == [2, 2, 5, 5, 5, 5]
+    assert deviation(plain['IBMDModel'], model) == 0
     model.feed_data({'lq': torch.rand(1, 3, 7, 5), 'lq_path': ['a.png']})
     model.test()
     assert counters['stats']['unique_graphs'] == 5 and model.net_g.training
