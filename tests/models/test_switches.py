@@ -30,6 +30,7 @@ CHANGES = {
     'aot_eager, checkpointed': {'compile': 'aot_eager', 'checkpoint_levels': [1]},
     'inductor': {'compile': True},
 }
+ROUNDS_OTHERWISE = ('accumulated', 'channels_last', 'bf16', 'inductor')
 
 
 @pytest.fixture(scope='module')
@@ -51,10 +52,10 @@ def flat_model(root, model, checkpoint_levels=(), **train):
                     'teacher': {'network': network, 'weights': str(root / 'teacher.pth'), 'param_key': 'params_ema'}}
     torch.manual_seed(1)
     built = build(root, model, **changes)
-    learners = [built.net_g] if model == 'BridgeModel' else [built.net_bridge]
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # a student has a gradient only where the bridge network differs from the teacher
-        for p in learners[0].parameters():
-            p.add_(0.05 * torch.randn(p.shape))  # not randn_like, which follows the memory format
+        for p in (built.net_g if model == 'BridgeModel' else built.net_bridge).parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))  # not randn_like, which follows the memory format
     return built
 
 
@@ -104,7 +105,8 @@ def test_a_switch_changes_rounding_alone(flat, plain, switch, model, tolerance):
     run = iterate(flat_model(flat, model, **CHANGES[switch]))
     apart = deviation(plain[model], run)
     assert apart <= tolerance
-    assert tolerance == 0 or apart > 0  # it was switched
+    if switch in ROUNDS_OTHERWISE:
+        assert apart > 0  # it was switched
     assert all(value.dtype == torch.float32 for value in (*run.net_g.parameters(), *run.optimizer_g.param_groups[0]['params']))
 
 
