@@ -28,6 +28,7 @@ from ibmd_basicsr.models.extras import EXTRA_LOSSES, GAN_TYPES
 from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.metric_rules import FROM_VALIDATION
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.switches import SWITCHES
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.utils.option_check import option_parameters
 
@@ -65,6 +66,11 @@ TEXTS = {
     # train
     'ema_decay': 'Decay of the exponential moving average of net_g, in [0, 1); 0: none.',
     'amp': 'auto: bf16 where it is faster; bf16; false: float32.',
+    'compile': 'true: torch.compile for student, bridge network and teacher; eager, aot_eager: its first stages alone, to find faults.',
+    'tf32': "Whether a GPU may round the factors of float32 products to 10 bits; none: torch's choice.",
+    'channels_last': 'Convolutions with the channels innermost in memory; auto: on GPUs with bf16.',
+    'shard_optimizer': 'Optimiser states shared out over the processes.',
+    'share_generator_pass': "The last bridge update of a cycle and the student's learn from one pass of the student.",
     'grad_clip': 'Largest norm of the gradient; none by default.',
     'micro_batch': 'Images that go through the networks at once; divides batch_size_per_gpu, gradients are summed.',
     'optim_g': 'Optimiser of net_g.',
@@ -193,8 +199,10 @@ def _train(ibmd: bool) -> Schema:
               for name, kinds in (('bridge_opt', ['BridgeMatchingLoss']), ('ibmd_opt', ['InverseBridgeLoss']), *EXTRA_LOSSES.items())}
     losses['gan_opt']['allOf'][0]['then']['properties']['gan_type']['enum'] = list(GAN_TYPES)
     known: dict[str, Schema] = {
-        'ema_decay': {'type': 'number', 'minimum': 0, 'exclusiveMaximum': 1}, 'amp': {'enum': ['auto', 'bf16', False, None]},
+        'ema_decay': {'type': 'number', 'minimum': 0, 'exclusiveMaximum': 1},
+        **{name: {'enum': [*values, None]} for name, values in SWITCHES.items()},
         'grad_clip': {'type': ['number', 'null'], 'exclusiveMinimum': 0}, 'micro_batch': positive, 'total_iter': positive,
+        'shard_optimizer': {'type': 'boolean'}, 'share_generator_pass': {'type': 'boolean'},
         'warmup_iter': {'type': 'number'}, 'bridge_updates_per_student': positive,
         'scheduler': _typed({kind: _parameters(target, ('optimizer', 'last_epoch')) for kind, target in option_rules.SCHEDULERS.items()}),
         'student': _block(_parameters(StudentOptions)), 'real_pairs': _block(_parameters(RealPairs)),
