@@ -73,7 +73,7 @@ class NoiseField:
 
     A draw is made once and kept for all tiles, as long as the kept ones take no more than ``kept_bytes`` (the first always is kept). Later
     draws, of samplers with many calls, are made anew for each :class:`NoiseWindow`: memory stays bounded, and each batch of tiles costs
-    the random numbers of a whole image per draw (8 megapixels: 0.3 s on a CPU).
+    the random numbers of a whole image per draw (8 megapixels: 0.1 s on a CPU).
 
     Args:
         noise: of the whole image; its generators stay where they are.
