@@ -108,7 +108,8 @@ class Restorer:
         precision: of the network's matrix products and convolutions: ``fp32``; ``bf16``; ``fp16`` (GPUs alone); ``auto``, bf16 where the
             network's device is faster with it. Weights, states of samplers and images stay as wide as they are.
         compile: compile the network, in place: True for torch's default backend, or the name of another backend of ``torch.compile``.
-            The first call compiles, which can take minutes; sizes that differ from the first are compiled once more, for any size. Tiles have one size.
+            The first call compiles, which can take minutes; sizes that differ from the first are compiled once more, for any size.
+            Tiles have one size.
 
     Attributes:
         calls: network calls per image.
