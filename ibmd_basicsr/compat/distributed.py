@@ -79,7 +79,22 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
         torch.cuda.set_device(local_rank)
     if backend is None or (backend == 'nccl' and not use_gpu):
         backend = 'nccl' if use_gpu else 'gloo'
-    dist.init_process_group(backend=backend, timeout=datetime.timedelta(minutes=minutes))
+    timeout = datetime.timedelta(minutes=minutes)
+    dist.init_process_group(backend=backend, timeout=timeout, **_meeting_place(timeout))
+
+
+def _meeting_place(timeout: datetime.timedelta) -> dict[str, Any]:
+    """Return where the processes find each other, if not where the environment says.
+
+    torchrun keeps its store when it starts the processes again, and with it the addresses of those that are gone: who reads before the
+    new ones are written waits at a closed door. On one machine all processes know how many times that happened. On several the agents
+    may count differently; TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each attempt a store of its own (docs/scaling.md).
+    """
+    if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True' or os.environ.get('GROUP_WORLD_SIZE') != '1':
+        return {}
+    store = dist.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False, timeout=timeout)
+    return {'store': dist.PrefixStore(f'attempt_{os.environ["TORCHELASTIC_RESTART_COUNT"]}', store),
+            'rank': int(os.environ['RANK']), 'world_size': int(os.environ['WORLD_SIZE'])}
 
 
 def _environment_from_slurm(port: int | None) -> None:
