@@ -29,6 +29,8 @@ COMMAND = textwrap.dedent('''
     def happens(rank):
         {event}
     if __name__ == '__main__':
+        if (os.environ['RANK'], os.environ.get('TORCHELASTIC_RESTART_COUNT')) == ('0', '1'):
+            time.sleep(3)  # the other looks for it where it was before
         BridgeModel.optimize_parameters = until_6
         sys.exit(pipelines.main(is_train=True))
 ''')
