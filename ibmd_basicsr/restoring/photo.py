@@ -20,7 +20,7 @@ from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.restoring.jpeg_quality import JpegQuality, estimate_quality
 from ibmd_basicsr.restoring.metadata import read_exif, turn_upright
 
-FORMATS = ('PNG', 'JPEG', 'MPO', 'WEBP', 'TIFF', 'BMP', 'GIF')
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF')
 """What Pillow may take a file for. Not among them: EPS, whose reader starts another program."""
 TIFF_BITS, TIFF_PHOTOMETRIC = 258, 262  # tags
 SPARE_BYTES = 2**26
