@@ -19,6 +19,7 @@ from ibmd_basicsr.utils.tiling import plan_tiles, restore_tiled
 
 HALO_SHARE = 8
 """A tile's halo is this part of its side: with 32 of 256 pixels seams are as faint as with more, and cost is small."""
+CORE_TO_HALO = HALO_SHARE - 2
 LEAST_CORE = 4
 """Tiles are not made smaller, in pixels of the input."""
 GREY = (0.299, 0.587, 0.114)
@@ -113,7 +114,7 @@ class Engine:
             smaller = (tile or max(photo.size)) // 2
             if smaller < LEAST_CORE:
                 raise ImageError(f'does not fit into the memory of {self.device}, not even in tiles of {tile} pixels.')
-            tile, halo = smaller, min(halo or smaller, smaller)
+            tile, halo = smaller, min(smaller, self.halo if self.halo is not None else math.ceil(smaller / CORE_TO_HALO))
             if self.device.type == 'cuda':
                 torch.cuda.empty_cache()
             on_part(0)

@@ -94,6 +94,7 @@ def read_zoo(zoo: Path) -> dict[str, Recipe]:
             raise OptionError(f'{zoo / CARDS}: cards.{name} must be a block that names its options.')
         opt = read_option_file(zoo / card['options'])
         if 'bridge' in opt:
+            _check_blocks(opt, zoo / card['options'])
             recipes[name] = _to_recipe(opt, zoo / card['options'], name, str(card.get('title', '')), zoo / f'weights/{name}.pth')
     return recipes
 
@@ -147,13 +148,13 @@ def read_recipe(option_file: str, weights: str | None) -> Recipe:
         OptionError: the file cannot be read, says something that cannot be, or names no weights.
     """
     opt = read_option_file(option_file)
-    file = Path(weights) if weights else None
-    if file is None:
-        named = (opt.get('path') or {}).get('pretrain_network_g') if isinstance(opt.get('path'), dict) else None
+    _check_blocks(opt, option_file)
+    if weights is None:
+        named = (opt.get('path') or {}).get('pretrain_network_g')
         if not isinstance(named, str):
             raise OptionError(f'{option_file}: path.pretrain_network_g names no weights; --weights FILE.pth does.')
-        file = project_root(option_file) / named
-    return _to_recipe(opt, Path(option_file), file.stem, f'of {option_file}', file)
+        weights = project_root(option_file) / named
+    return _to_recipe(opt, Path(option_file), Path(weights).stem, f'of {option_file}', Path(weights))
 
 
 def with_steps(recipe: Recipe, steps: int) -> dict[str, Any]:
@@ -167,11 +168,17 @@ def with_steps(recipe: Recipe, steps: int) -> dict[str, Any]:
     return sampler
 
 
-def _to_recipe(opt: dict[str, Any], file: Path, name: str, title: str, weights: Path) -> Recipe:
-    normalise_numbers(opt)
+def _check_blocks(opt: Mapping[str, Any], file: Path | str) -> None:
     absent = [key for key in ('bridge', 'network_g') if not isinstance(opt.get(key), dict)]
     if absent:
         raise OptionError(f'{file}: has no block {" and no block ".join(absent)}; options of a BridgeModel or IBMDModel are wanted.')
+    for key in ('path', 'val', 'datasets'):
+        if not isinstance(opt.get(key) or {}, dict):
+            raise OptionError(f'{file}: {key} must be a block of keys, got {opt[key]!r}.')
+
+
+def _to_recipe(opt: dict[str, Any], file: Path, name: str, title: str, weights: Path) -> Recipe:
+    normalise_numbers(opt)
     network, bridge, scale = opt['network_g'], opt['bridge'], opt.get('scale', 1)
     if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
         raise OptionError(f'{file}: scale must be a positive integer, got {scale!r}.')
@@ -183,8 +190,7 @@ def _to_recipe(opt: dict[str, Any], file: Path, name: str, title: str, weights: 
         build_bridge(**bridge)
     except (TypeError, ValueError) as error:
         raise OptionError(f'{file}: bridge: {error}') from error
-    val = opt.get('val')
-    sampler = (val.get('sampler') if isinstance(val, dict) else None) or {}
+    sampler = (opt.get('val') or {}).get('sampler') or {}
     _check_sampler(sampler, bridge, f'{file}: val.sampler')
     blocks = [block for block in (opt.get('datasets') or {}).values() if isinstance(block, dict)]
     degradation = next((block['degradation'] for block in blocks if isinstance(block.get('degradation'), dict)), {})

@@ -50,7 +50,7 @@ def restore(zoo, capsys):
     """Return a function that runs the command on the tiny zoo: exit code, standard output, standard error."""
     def run(*arguments, zoo=zoo):
         capsys.readouterr()
-        code = main([*map(str, arguments), '--device', 'cpu', *(['--zoo', str(zoo)] if zoo else [])])
+        code = main(['--device', 'cpu', *(['--zoo', str(zoo)] if zoo else []), *map(str, arguments)])  # later ones overrule
         return code, *capsys.readouterr()
     return run
 

@@ -1,4 +1,4 @@
-"""Whatever stands in the place of an image: one clear line with file and reason, the others are restored, exit code 1, nothing left behind."""
+"""Whatever stands in the place of an image: one clear line with file and reason, the others are restored, exit code 1, nothing is left."""
 import io
 import os
 import pickle
@@ -204,7 +204,7 @@ def test_a_file_longer_than_its_image_could_be(restore, photo, tmp_path, monkeyp
     check(restore, photo, bad, tmp_path / 'out', 'is longer than 0 MB', '--max-megapixels', 0.001)
 
 
-@pytest.mark.parametrize('name', [b'\xff\xfe.png', 'two\nlines.png'.encode(), '\x1b[31mred.png'.encode()])
+@pytest.mark.parametrize('name', [b'\xff\xfe.png', b'two\nlines.png', b'\x1b[31mred.png'])
 def test_names_that_no_terminal_should_see_are_escaped(name, restore, photo, tmp_path):
     folder = photo.parent
     with open(os.path.join(os.fsencode(folder), name), 'wb') as file:

@@ -138,11 +138,10 @@ def test_a_result_that_memory_cannot_hold_is_refused(enlarger, monkeypatch):
 
 @pytest.mark.parametrize('error', [
     torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'), MemoryError(),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ..."),
     RuntimeError('[enforce fail at ..\\c10\\core\\impl\\alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: you tried ...')])
 def test_too_little_memory_is_met_by_smaller_tiles(error, recipes, monkeypatch):
     recipe, photo, notes, parts = recipes['jpeg10_tiny_student'], Photo(picture(40, 24)), [], []
-    small = engine(recipe, tile=10, halo=4).restore(photo, recipe, 'a').colour
     big = engine(recipe, tile=0)
     restorer = big.restorers[recipe.name]
 
@@ -152,12 +151,10 @@ def test_too_little_memory_is_met_by_smaller_tiles(error, recipes, monkeypatch):
         return restorer(lq, *arguments, **options)
     limited.size_multiple, limited.calls, limited.scale = restorer.size_multiple, restorer.calls, restorer.scale
     big.restorers[recipe.name] = limited
-    big.halo = 4
     assert (big.restore(photo, recipe, 'a', on_part=parts.append, on_note=notes.append).colour
-            == engine(recipe, tile=10, halo=10).restore(photo, recipe, 'a').colour).all()
+            == engine(recipe, tile=10, halo=2).restore(photo, recipe, 'a').colour).all()
     assert notes == ['not enough memory, again in tiles of 20 pixels.', 'not enough memory, again in tiles of 10 pixels.']
     assert parts[0] == 0 and parts[-1] == 1
-    assert small.shape == (40, 24, 3)
 
 
 def test_memory_that_never_suffices_and_other_errors(recipes):

@@ -9,11 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import add_network, picture
 from PIL import Image
 from tiny import REPOSITORY, forked_command
 
+from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring import runner as runner_module
 
@@ -136,9 +138,9 @@ def test_a_result_that_cannot_be_written(restore, photos, tmp_path):
     (out / 'a.png').mkdir()
     (out / 'sub').write_text('a file in the place of the folder')
     code, told, errors = restore(photos, '-o', out, '-r', '--overwrite')
-    assert code == 1 and told.splitlines()[-1].startswith('1 restored, 2 failed')
+    assert code == 1 and tree(out) == ['b.png', 'sub'] and told.splitlines()[-1].startswith('1 restored, 2 failed')
     assert errors.splitlines() == [f'error: {photos}/a.jpg: would be written to {out}/a.png, which is a folder.',
-                                   f'error: {photos}/sub/c.jpeg: cannot be written (File exists).'] or 'Not a directory' in errors
+                                   f'error: {photos}/sub/c.jpeg: cannot be written (File exists).']
 
 
 def test_samples(restore, photos, tmp_path):
@@ -205,7 +207,8 @@ def test_a_quality_far_from_the_training_is_warned_of(restore, photos, tmp_path)
 def test_networks_by_name_and_by_file(restore, photos, zoo, tmp_path):
     for number, choice in enumerate([('--weights', 'jpeg10_tiny'), ('--weights', 'jpeg10_tiny_student'), ('--task', 'jpeg'),
                                      ('-opt', zoo / 'options/jpeg10_tiny_student.yml'),
-                                     ('-opt', zoo / 'options/jpeg40_tiny_student.yml', '--weights', zoo / 'weights/jpeg10_tiny_student.pth')]):
+                                     ('-opt', zoo / 'options/jpeg40_tiny_student.yml', '--weights',
+                                      zoo / 'weights/jpeg10_tiny_student.pth')]):
         assert restore(photos / 'a.jpg', '-o', tmp_path / f'{number}', *choice)[0] == 0
     assert len({(tmp_path / f'{number}/a.png').read_bytes() for number in range(5)}) == 1
     teachers = [restore(photos / 'a.jpg', '-o', tmp_path / f't{steps}', '--weights', 'jpeg10_tiny_teacher', '--steps', steps)[0]
@@ -244,25 +247,15 @@ def test_the_list_of_this_repository(restore):
     (['x.png', '-o', 'plain.yml', '--task', 'jpeg'], '-o plain.yml: is a file; name a folder'),
     (['x.png', '-o', '-', '--samples', '2', '--task', 'jpeg'], 'the standard output takes one image, not 2'),
     (['x.png', '-o', 'out', '--suffix', '../up', '--task', 'jpeg'], "--suffix '../up': is part of a file name"),
-    (['x.png', '-o', 'out', '--task', 'jpeg', '--device', 'abacus'], '--device'),
+    (['x.png', '-o', 'out', '--task', 'jpeg', '--device', 'abacus'], '--device abacus: '),
 ])
 def test_wrong_commands_end_with_two_and_write_nothing(arguments, message, restore, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(picture()).save('x.png')
     Path('plain.yml').write_text('scale: 1\n')
-    code, _, errors = restore(*arguments) if 'abacus' not in arguments else restore_on('abacus', restore, arguments)
+    code, _, errors = restore(*arguments)
     assert code == 2 and errors.startswith('error: ') and message in errors and len(errors.splitlines()) == 1
     assert tree(tmp_path) == ['plain.yml', 'x.png']
-
-
-def restore_on(device, restore, arguments):
-    from ibmd_basicsr.cli import restore as command
-    original = command._find_device
-    try:
-        command._find_device = lambda name, torch: original(device, torch)
-        return restore(*arguments[:arguments.index('--device')])
-    finally:
-        command._find_device = original
 
 
 @pytest.mark.parametrize('option', [('--quality', '101'), ('--quality', '0'), ('--samples', '0'), ('--tile', '-1'), ('--steps', 'few'),
@@ -305,22 +298,21 @@ def test_option_files_that_cannot_be(change, message, restore, zoo, tmp_path):
     assert code == 2 and message in errors and len(errors.splitlines()) == 1
 
 
-@pytest.mark.parametrize('task, before, after', [('jpeg', 0.5, 2), ('sr4x', 0.3, 3)])
-def test_the_shipped_students_bring_a_photograph_nearer_to_the_truth(task, before, after, restore, tmp_path):
-    """64 pixels of a test photograph: PSNR above the input's (enlarged by bicubic interpolation)."""
-    truth = cv2.imread(str(REPOSITORY / 'datasets/photos/test/coffee.png'))[64:128, 64:128]
+@pytest.mark.parametrize('task, gain', [('jpeg', 0.5), ('sr4x', 0.5)])
+def test_the_shipped_students_bring_a_photograph_nearer_to_the_truth(task, gain, restore, tmp_path):
+    """Part of a test photograph: PSNR above that of the input, which for sr4x is enlarged by bicubic interpolation."""
+    truth = cv2.imread(str(REPOSITORY / 'datasets/photos/test/coffee.png'))[:96, :96]
     if task == 'jpeg':
-        cv2.imwrite(str(tmp_path / 'x.jpg'), truth, [cv2.IMWRITE_JPEG_QUALITY, 10])
-        given = path = tmp_path / 'x.jpg'
-        start = cv2.imread(str(given))
+        path = tmp_path / 'x.jpg'
+        cv2.imwrite(str(path), truth, [cv2.IMWRITE_JPEG_QUALITY, 10])
+        start = cv2.imread(str(path))
     else:
         path = tmp_path / 'x.png'
-        small = cv2.resize(truth, (16, 16), interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(path), small)
-        start = cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC)
+        small = sr_bicubic(torch.from_numpy(truth).permute(2, 0, 1) / 255, 4)
+        cv2.imwrite(str(path), (quantize_uint8(small) * 255).round().permute(1, 2, 0).numpy())
+        start = cv2.resize(cv2.imread(str(path)), (96, 96), interpolation=cv2.INTER_CUBIC)
     assert restore(path, '-o', tmp_path / 'out', '--task', task, zoo=None)[0] == 0
-    gain = psnr(cv2.imread(str(tmp_path / 'out/x.png')), truth) - psnr(start, truth)
-    assert before < gain < after
+    assert psnr(cv2.imread(str(tmp_path / 'out/x.png')), truth) > psnr(start, truth) + gain
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
