@@ -13,6 +13,7 @@ INSTALL_REQUIRES = [
     'torchvision>=0.18',  # BasicSR imports it; the networks of LPIPS, DISTS and set distances
     'numpy>=1.24',  # images, random generators of the data sets
     'opencv-python>=4.8',  # reading, writing and JPEG coding of images
+    'pillow>=10.2',  # EXIF, colour profiles, palettes, CMYK and quantisation tables of photographs; torchvision imports it anyway
     'pyyaml>=6.0',  # option files
     'lmdb>=1.4',  # image sets packed into one file
     'scikit-image>=0.21',  # BasicSR's data tools import it

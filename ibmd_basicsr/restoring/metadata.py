@@ -29,6 +29,8 @@ def read_exif(image: Image.Image) -> tuple[int, Image.Exif | None, str | None]:
         kept.tobytes()  # values may be of types that cannot be written
     except Exception as error:  # damaged blocks raise many types
         return 1, None, f'its EXIF block is damaged and left out ({type(error).__name__}).'
+    if not len(found) and image.info.get('exif'):  # Pillow reads of a damaged directory what it can
+        return 1, None, 'its EXIF block is damaged and left out.'
     return orientation if orientation in range(1, 9) else 1, kept if len(kept) else None, None
 
 

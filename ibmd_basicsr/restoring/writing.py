@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.restoring.metadata import exif_bytes
 from ibmd_basicsr.restoring.photo import ImageError, Photo
 
@@ -66,7 +67,10 @@ def encode(photo: Photo, form: str, quality: int) -> bytes:
             raise ImageError(f'its EXIF block of {len(exif)} bytes is longer than those of JPEG files; --format png or webp.')
         options['exif'] = exif
     buffer = io.BytesIO()
-    image.save(buffer, {'png': 'PNG', 'jpg': 'JPEG', 'webp': 'WEBP'}[form], **options)
+    try:
+        image.save(buffer, {'png': 'PNG', 'jpg': 'JPEG', 'webp': 'WEBP'}[form], **options)
+    except (OSError, ValueError, TypeError, OverflowError) as error:  # about metadata that other formats took
+        raise ImageError(f'cannot be encoded as {form} ({printable(error, 160)}).') from error
     return buffer.getvalue()
 
 

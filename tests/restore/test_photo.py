@@ -147,12 +147,14 @@ def test_grey_with_transparency_of_sixteen_bits(tmp_path):
     assert again.icc is None
 
 
+@pytest.mark.filterwarnings('ignore:Corrupt EXIF data')
 def test_a_damaged_exif_block_is_left_out_with_a_note(tmp_path):
     # a TIFF header whose directory would begin far behind its end, and one that holds nonsense
     for number, block in enumerate([b'Exif\0\0II*\0' + struct.pack('<I', 10**6), b'Exif\0\0II*\0' + struct.pack('<I', 8) + b'\xff' * 40]):
         Image.fromarray(picture()).save(tmp_path / f'{number}.jpg', exif=block)
         photo = read(tmp_path / f'{number}.jpg')
         assert photo.size == (12, 16) and photo.exif is None
+        assert photo.notes[0].startswith('its EXIF block is damaged and left out')
 
 
 def test_an_exif_block_too_long_for_jpeg_is_refused():
