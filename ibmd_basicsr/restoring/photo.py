@@ -114,7 +114,7 @@ def _read_bytes(path: Path | None, max_megapixels: float) -> bytes:
 
 def _why_unidentified(data: bytes) -> str:
     if data[:4] in (b'II*\0', b'MM\0*'):
-        return 'is a TIFF of a kind that is not read, such as several floats a pixel; 8 and 16 bit integers are.'
+        return 'is a TIFF that is damaged or of a kind that is not read, such as several floats a pixel; 8 and 16 bit integers are.'
     return 'is not an image that is read here (PNG, JPEG, WebP, TIFF, BMP, GIF).'
 
 

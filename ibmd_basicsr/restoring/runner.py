@@ -96,7 +96,7 @@ def run_jobs(jobs: Sequence[Job], engine: Engine, files: Files, listener: Listen
                         listener.progress(finished)
                         where = '' if file is None else f' -> {printable(file, 400)}'
                         writing.append((job, text + where, pool.submit(_write, restored, file, job.form, files)))
-                        while len(writing) > files.workers:
+                        while writing and (len(writing) > files.workers or writing[0][2].done()):
                             settle(*writing.popleft())
                 except ImageError as error:
                     fail(job, error)
