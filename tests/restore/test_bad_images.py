@@ -114,7 +114,7 @@ CASES = {
     'doubles.tif': (tiff(floats(1).astype(np.float64), 1, 3), 'is a TIFF that is damaged or of a kind|bit'),
     'integers.tif': (encoded('TIFF', picture(channels=1).astype(np.int32)), '32 bit integer samples'),
     'inverted_16_bit.tif': (tiff(picture(8, 9, 1, dtype=np.uint16)[..., None], 0), 'neither RGB nor grey'),
-    'cmyk_16_bit.tif': (tiff(picture(8, 9, 4, dtype=np.uint16), 5), 'neither RGB nor grey|cannot be decoded|is a TIFF that is damaged or of a kind'),
+    'cmyk_16_bit.tif': (tiff(picture(8, 9, 4, dtype=np.uint16), 5), 'neither RGB nor grey|cannot be decoded|is a TIFF that is damaged'),
     'bomb.png': (png(30000, 30000, chunk(b'IDAT', zlib.compress(bytes(1000))), chunk(b'IEND', b''), depth=1),
                  'has 30000x30000 pixels, more than --max-megapixels 100'),
     'larger_than_memory.png': (png(2**31 - 1, 2**31 - 1, chunk(b'IDAT', b''), chunk(b'IEND', b'')), 'more than --max-megapixels'),
