@@ -123,7 +123,7 @@ class Engine:
 
     def _call(self, restorer: Restorer, lq: Tensor, noise: PerImageNoise, tile: int, halo: int, on_part: Callable[[float], None]) -> Tensor:
         """Return (1, 3, scale h, scale w) in [0, 1] on the CPU."""
-        parts = len(plan_tiles(*lq.shape[-2:], tile, halo)) * restorer.calls
+        parts = len(plan_tiles(*lq.shape[-2:], tile, halo, restorer.size_multiple)) * restorer.calls
         done = iter(range(1, parts + 1))
         return restore_tiled(restorer, lq.to(self.device), noise, lambda *_: on_part(next(done, parts) / parts), scale=restorer.scale,
                              tile=tile, halo=halo).cpu()
