@@ -55,7 +55,7 @@ class Listener:
         note: called with the name of an image and a remark.
         done: called with the name of an image and what was made of it.
         failed: called with the name of an image and the reason.
-        progress: called with the number of results that are made, with a fraction for the one in work.
+        progress: called with the number of results that are made or have failed, with a fraction for the one in work.
     """
 
     note: Callable[[str, str], None]
@@ -90,16 +90,16 @@ def run_jobs(jobs: Sequence[Job], engine: Engine, files: Files, listener: Listen
             for job, reading in _read_ahead(pool, jobs, files):
                 try:
                     photo = reading.result()
-                    for sample, file in job.results:
-                        restored, text = _restore(job, photo, sample, engine, listener, finished)
-                        finished += 1
-                        listener.progress(finished)
+                    for number, (sample, file) in enumerate(job.results):
+                        restored, text = _restore(job, photo, sample, engine, listener, finished + number)
                         where = '' if file is None else f' -> {printable(file, 400)}'
                         writing.append((job, text + where, pool.submit(_write, restored, file, job.form, files)))
                         while writing and (len(writing) > files.workers or writing[0][2].done()):
                             settle(*writing.popleft())
                 except ImageError as error:
                     fail(job, error)
+                finished += len(job.results)
+                listener.progress(finished)
             while writing:
                 settle(*writing.popleft())
         except BaseException:

@@ -18,6 +18,9 @@ from tiny import REPOSITORY, forked_command
 from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring import runner as runner_module
+from ibmd_basicsr.restoring.runner import Files, Listener, run_jobs
+from ibmd_basicsr.restoring.sources import Plan, find_sources, plan_jobs
+from ibmd_basicsr.restoring.zoo import read_zoo
 
 
 @pytest.fixture
@@ -193,6 +196,19 @@ def test_a_failure_to_write_is_named(restore, photos, tmp_path, monkeypatch):
     code, told, errors = restore(photos / 'a.jpg', '-o', tmp_path / 'out')
     assert code == 1 and errors == f'error: {photos}/a.jpg: cannot be written (No space left on device).\n'
     assert told == f'0 restored, 1 failed: {photos}/a.jpg\n'
+
+
+def test_progress_reaches_its_end_by_fractions(zoo, photos):
+    (photos / 'bad.jpg').write_bytes(b'')
+    plan, parts = Plan(), []
+    plan_jobs(find_sources([str(photos)], False, None, plan), plan, output=str(photos / 'out'), samples=2)
+    recipe = read_zoo(zoo)['jpeg10_tiny_student']
+    engine = engine_module.Engine(recipes=[recipe], samplers=[recipe.sampler], device=torch.device('cpu'), tile=12, halo=0)
+    quiet = Listener(note=print, done=print, failed=print, progress=parts.append)
+    outcome = run_jobs(plan.jobs, engine, Files(), quiet)
+    assert outcome.restored == 4 and len(outcome.failures) == 1
+    assert parts == sorted(parts) and parts[-1] == 6  # 20x24 pixels: four tiles
+    assert parts[:5] == [0.25, 0.5, 0.75, 1, 1.25]
 
 
 def test_a_quality_far_from_the_training_is_warned_of(restore, photos, tmp_path):
