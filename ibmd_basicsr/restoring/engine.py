@@ -123,10 +123,14 @@ class Engine:
 
     def _call(self, restorer: Restorer, lq: Tensor, noise: PerImageNoise, tile: int, halo: int, on_part: Callable[[float], None]) -> Tensor:
         """Return (1, 3, scale h, scale w) in [0, 1] on the CPU."""
-        parts = len(plan_tiles(*lq.shape[-2:], tile, halo, restorer.size_multiple)) * restorer.calls
-        done = iter(range(1, parts + 1))
-        return restore_tiled(restorer, lq.to(self.device), noise, lambda *_: on_part(next(done, parts) / parts), scale=restorer.scale,
-                             tile=tile, halo=halo).cpu()
+        parts, done = len(plan_tiles(*lq.shape[-2:], tile, halo, restorer.size_multiple)) * restorer.calls, 0
+
+        def on_step(x: Tensor, x_0: Tensor) -> None:
+            nonlocal done
+            done += len(x)  # tiles that went through the network together
+            on_part(min(done / parts, 1))
+
+        return restore_tiled(restorer, lq.to(self.device), noise, on_step, scale=restorer.scale, tile=tile, halo=halo).cpu()
 
     def _tiles(self, photo: Photo, recipe: Recipe, on_note: Callable[[str], None]) -> tuple[int, int]:
         """Return core and halo of the tiles in pixels of the input, 0 and 0 for a whole image."""
