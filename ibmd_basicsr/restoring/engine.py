@@ -125,7 +125,7 @@ class Engine:
         """Return (1, 3, scale h, scale w) in [0, 1] on the CPU."""
         parts, done = len(plan_tiles(*lq.shape[-2:], tile, halo, restorer.size_multiple)) * restorer.calls, 0
 
-        def on_step(x: Tensor, x_0: Tensor) -> None:
+        def on_step(x0_hat: Tensor, x: Tensor) -> None:
             nonlocal done
             done += len(x)  # tiles that went through the network together
             on_part(min(done / parts, 1))
