@@ -37,8 +37,9 @@ from ibmd_basicsr.models import build_restorer
 from ibmd_basicsr.reporting.comparison import device_name
 from ibmd_basicsr.reporting.pictures import load_pictures
 from ibmd_basicsr.reporting.quality import default_metrics, measure
-from ibmd_basicsr.reporting.results import ResultStore, file_digest, fingerprint
+from ibmd_basicsr.reporting.results import ResultStore, fingerprint
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.files import file_digest
 from ibmd_basicsr.utils.option_check import check_keys
 from ibmd_basicsr.utils.seeding import PerImageNoise
 

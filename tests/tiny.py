@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType
@@ -126,10 +127,11 @@ FORKS.set_forkserver_preload([f'ibmd_basicsr.{name}' for name in ('compat', 'arc
                              + ['basicsr.train', 'basicsr.test', 'ibmd_basicsr.cli.compare', 'ibmd_basicsr.reporting.comparison'])
 
 
-def forked_command(*arguments, cwd: Path | None = None, processes: int = 1, module: str = 'train') -> subprocess.CompletedProcess:
+def forked_command(*arguments, cwd: Path | None = None, processes: int = 1, module: str = 'train',
+                   before: Callable[[], None] | None = None) -> subprocess.CompletedProcess:
     """Run what :func:`command` runs in new processes that need not import torch; several find each other as those of torchrun do.
 
-    As with torchrun, the first failure ends the others. The output of rank 0 comes first.
+    As with torchrun, the first failure ends the others. The output of rank 0 comes first. ``before`` is called in each process first.
     """
     variables = [environment() for _ in range(processes)]
     if processes > 1:
@@ -142,7 +144,7 @@ def forked_command(*arguments, cwd: Path | None = None, processes: int = 1, modu
                       'MASTER_PORT': port}
     arguments = [f'ibmd_basicsr.{module}', *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
-        running = [FORKS.Process(target=_run_module, args=(arguments, cwd or REPOSITORY, block, f'{folder}/{rank}'))
+        running = [FORKS.Process(target=_run_module, args=(arguments, cwd or REPOSITORY, block, f'{folder}/{rank}', before))
                    for rank, block in enumerate(variables)]
         for rank, process in enumerate(running):
             for stream in ('out', 'err'):
@@ -165,7 +167,7 @@ def forked_command(*arguments, cwd: Path | None = None, processes: int = 1, modu
     return subprocess.CompletedProcess(arguments, code, *outputs)
 
 
-def _run_module(arguments: list[str], cwd: Path, variables: dict[str, str], output: str) -> None:
+def _run_module(arguments: list[str], cwd: Path, variables: dict[str, str], output: str, before: Callable[[], None] | None) -> None:
     """Be ``python -m`` with these arguments."""
     import torch
     for number, name in ((1, 'out'), (2, 'err')):
@@ -176,6 +178,8 @@ def _run_module(arguments: list[str], cwd: Path, variables: dict[str, str], outp
     torch.set_num_threads(1)  # too late for OMP_NUM_THREADS
     multiprocessing.set_start_method(None, force=True)  # not this test's: the command chooses
     sys.argv = list(arguments)
+    if before is not None:
+        before()
     runpy.run_module(arguments[0], run_name='__main__', alter_sys=True)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ibmd_basicsr.utils.files import replace_file
+
 ENTRANCE = 'input_blocks.0.0.weight'
 
 
@@ -184,19 +186,13 @@ def widen_entrance(params: dict[str, Tensor], net: nn.Module) -> dict[str, Tenso
     return params | {ENTRANCE: torch.cat([have, have.new_zeros(have.shape[0], extra, *have.shape[2:])], dim=1)}
 
 
-def save_atomically(content: Any, path: str | os.PathLike) -> None:
-    """Write ``content`` by ``torch.save`` to a temporary file beside ``path``, flush it to disk and rename it into place.
+def save_atomically(content: Any, path: str | os.PathLike) -> str:
+    """Write ``content`` by ``torch.save``; a reader sees the old file or the new one, never half of it.
 
-    A reader sees the old file or the new one, never half of it.
+    Returns:
+        the sha256 of the file, in hexadecimal.
+
+    Raises:
+        SaveError: disk full, no permission; the old file is intact.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + '.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # gigabytes, perhaps on a disk that is full
-        raise
+    return replace_file(path, lambda file: torch.save(content, file))

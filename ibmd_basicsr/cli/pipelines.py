@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ibmd_basicsr.utils import ending
 from ibmd_basicsr.utils.allocator import keep_freed_memory
-from ibmd_basicsr.utils.errors import NonFiniteError, OptionError, exit_code, one_line
+from ibmd_basicsr.utils.errors import Interrupted, NonFiniteError, OptionError, exit_code, one_line
 from ibmd_basicsr.utils.project import project_root
 
 PLUGIN_PACKAGES = ('archs', 'data', 'losses', 'metrics', 'models')
@@ -32,7 +32,8 @@ outputs, in the project root (the folder that holds the options/ folder with the
   A run that is started again without --auto_resume renames the old folder to NAME_archived_TIME.
 
 exit codes: 0 done; 2 wrong command line, option file, data or weights; 3 loss not finite; 4 another process of this run ended or does not
-answer; 130 interrupted; 143 told to stop (SIGTERM); 1 anything else.""",
+answer; 5 a file cannot be written (disk full); 130 Ctrl-C, 143 SIGTERM or SIGUSR1 (slurm): a state was saved after the iteration if the
+message says so, --auto_resume continues; 1 anything else.""",
     'test': """\
 examples:
   python -m ibmd_basicsr.test -opt options/test/sr4x_ibmd.yml
@@ -75,6 +76,9 @@ def main(is_train: bool) -> int:
     args = make_parser(is_train).parse_args()
     try:
         _run(args, is_train)
+    except Interrupted as stop:
+        _print_error(one_line(stop), args, everywhere=False)
+        return stop.exit_code
     except KeyboardInterrupt:
         _print_error('interrupted; --auto_resume continues from the last saved state.' if is_train else 'interrupted.', args, False)
         return 130
@@ -111,8 +115,11 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
         return
     from ibmd_basicsr.models.option_rules import prepare_options
     compat.install(prepare_options)
+    from ibmd_basicsr.compat.interruption import STOP
+    from ibmd_basicsr.compat.workers import naming_images
     module = importlib.import_module('basicsr.train' if is_train else 'basicsr.test')
-    with ending.sigterm_ends(_rank(args), grace=0 if args.launcher == 'none' else ending.GRACE):
+    rank, grace = _rank(args), 0 if args.launcher == 'none' else ending.GRACE
+    with ending.sigterm_ends(rank, grace, STOP.takes_it), STOP.armed(), naming_images():
         (module.train_pipeline if is_train else module.test_pipeline)(str(root))
 
         import torch.distributed as dist

@@ -38,6 +38,7 @@ def install(prepare: Callable[[dict[str, Any], bool], None]) -> None:
     * ``basicsr.utils.options.init_dist``: CPUs, ``dist_params`` for torchrun, long timeout (:mod:`.distributed`)
     * ``basicsr.train.load_resume_state``: any device, any working directory, damaged states (:mod:`.resume`)
     * ``basicsr.train.EnlargedSampler``: a data order that depends on ``manual_seed`` and resumes within an epoch
+    * ``basicsr.data.worker_init_fn``: processes that outlive the signals on which a run saves and ends (:mod:`.workers`)
     * ``basicsr.train.copy_opt_file``: ``-opt`` may be the copy that an earlier run left in its experiment folder
 
     Args:
@@ -45,11 +46,15 @@ def install(prepare: Callable[[dict[str, Any], bool], None]) -> None:
     """
     from ibmd_basicsr.compat import distributed, options, resume
     from ibmd_basicsr.compat.iteration_sampler import IterationSampler
+    from ibmd_basicsr.compat.workers import WorkerInit
 
     # `basicsr/__init__` star-imports its modules, so they are taken by their full names, not as attributes of the package
-    train, test, host_options = map(importlib.import_module, ('basicsr.train', 'basicsr.test', 'basicsr.utils.options'))
+    train, test, data, host_options = map(importlib.import_module, ('basicsr.train', 'basicsr.test', 'basicsr.data',
+                                                                    'basicsr.utils.options'))
     host_options.init_dist = distributed.init_dist
     train.parse_options = test.parse_options = partial(options.parse_options, prepare=prepare)
     train.load_resume_state = resume.load_resume_state
     train.copy_opt_file = options.copy_opt_file
     train.EnlargedSampler = IterationSampler
+    if not isinstance(data.worker_init_fn, WorkerInit):
+        data.worker_init_fn = WorkerInit(data.worker_init_fn)

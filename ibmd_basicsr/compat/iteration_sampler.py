@@ -44,19 +44,24 @@ class IterationSampler(Sampler):
         on_resume: epoch in which a state was saved, and what restores the generators to it; None for a new run. Called when the first
             index of that epoch is asked for. The loader draws a seed from torch's global generator whenever it starts an epoch, and the
             host starts the first one twice; both draws of a resumed run are ones that the unbroken run did not make.
+        images: the data set of this run.
+        current_epoch: the host's number of the epoch that is running, which it tells models only when it lets them save.
     """
 
     on_resume: ClassVar[tuple[int, Callable[[], None]] | None] = None
+    images: ClassVar[Dataset | None] = None
+    current_epoch: ClassVar[int] = 0
 
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: int = 1):
         IterationSampler.on_resume = None
+        IterationSampler.images = dataset
         self.length = len(dataset)
         self.num_replicas, self.rank = num_replicas, rank
         self.epoch = 0
         self.seed = dataset.opt.get('manual_seed') or 0
         batch = dataset.opt.get('batch_size_per_gpu', 1)
-        self.images = self.length * ratio
-        batches_per_epoch = math.ceil(self.images / (batch * num_replicas))
+        self.draws = self.length * ratio
+        batches_per_epoch = math.ceil(self.draws / (batch * num_replicas))
         self.num_samples = batches_per_epoch * batch
         self.total_size = self.num_samples * num_replicas
         start_iter = dataset.opt.get('start_iter', 0)
@@ -69,19 +74,19 @@ class IterationSampler(Sampler):
         The host counts epochs from the one in which the state was saved. A state saved at the very end of an epoch is therefore entered
         once more by the host: that epoch has nothing left and is empty.
         """
-        self.epoch = epoch
+        self.epoch = IterationSampler.current_epoch = epoch
 
     def __iter__(self) -> Iterator[Draw]:
         if self.on_resume is not None and self.epoch <= self.on_resume[0]:
             self.on_resume[1]()
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        order = torch.randperm(self.images, generator=generator).tolist()
+        order = torch.randperm(self.draws, generator=generator).tolist()
         if self.epoch < self._start_epoch:
             first = self.num_samples
         else:
             first = self._start_sample if self.epoch == self._start_epoch else 0
         for position in range(first * self.num_replicas + self.rank, self.total_size, self.num_replicas):
-            yield Draw(order[position % self.images] % self.length, self.epoch * self.total_size + position)
+            yield Draw(order[position % self.draws] % self.length, self.epoch * self.total_size + position)
 
     def __len__(self) -> int:
         return self.num_samples

@@ -3,31 +3,39 @@ from __future__ import annotations
 
 import logging
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.files import TEMPORARY, file_digest
 
 STATE_KEYS = ('epoch', 'iter', 'optimizers', 'schedulers')
 
 
 class _Damaged(Exception):
-    """A state, or a network that belongs to it, that cannot be read; the message is the file and the reason."""
+    """A state, or a network that belongs to it, that cannot be used; the message is the file and the reason."""
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """Return the training state to resume from, on the CPU, or None for a new run.
 
-    With ``--auto_resume``, the newest iteration whose state and networks are all readable; each one that is passed over is a logged
-    line. Without (or when the run has no states yet), ``path.resume_state``. As in the host, ``path.pretrain_network_*`` then point
-    to the networks of that iteration; besides, ``datasets.train.start_iter`` tells the sampler how many batches were consumed.
+    With ``--auto_resume``, the newest iteration whose state and networks are whole (:func:`_read`); each one that is passed over is a
+    logged line. Of several ranks, the first one chooses. Without (or when the run has no states yet), ``path.resume_state``. As in the
+    host, ``path.pretrain_network_*`` then point to the networks of that iteration; besides, ``datasets.train.start_iter`` tells the
+    sampler how many batches were consumed.
 
     Raises:
-        OptionError: ``path.resume_state`` is damaged. What the user names is never replaced by something older.
+        OptionError: ``path.resume_state`` is damaged, what the user names is never replaced by something older; or this rank cannot read
+            what rank 0 has read.
     """
-    state = _newest_readable(opt) if opt['auto_resume'] else None
+    state = None
+    if opt['auto_resume']:
+        state = _newest_whole(opt) if opt['rank'] == 0 else None
+        if opt.get('dist'):
+            state = _share_choice(opt, state)
     if state is None and opt['path'].get('resume_state'):
         try:
             state = _read(opt, Path(opt['path']['resume_state']))
@@ -42,46 +50,73 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     return state
 
 
-def _newest_readable(opt: dict[str, Any]) -> dict[str, Any] | None:
+def _newest_whole(opt: dict[str, Any]) -> dict[str, Any] | None:
     logger = logging.getLogger('basicsr')  # not get_root_logger(): the run's log file does not exist yet
     folder = Path(opt['path']['training_states'])
+    for unfinished in (*folder.glob(f'*{TEMPORARY}'), *Path(opt['path']['models']).glob(f'*{TEMPORARY}')):
+        unfinished.unlink(missing_ok=True)  # gigabytes of a run that was killed while it saved
     states = sorted((path for path in folder.glob('*.state') if path.stem.isdigit()), key=lambda path: int(path.stem), reverse=True)
     for path in states:
         try:
             state = _read(opt, path)
         except _Damaged as error:
-            if opt['rank'] == 0:
-                logger.warning('--auto_resume passes over iteration %s: %s', path.stem, error)
+            logger.warning('--auto_resume passes over iteration %s: %s', path.stem, error)
             continue
         opt['path']['resume_state'] = str(path)
         return state
-    if states and opt['rank'] == 0:
+    if states:
         logger.warning('--auto_resume found no readable state among %d in %s.', len(states), folder)
     return None
 
 
-def _read(opt: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the state at ``path``, having opened every network that the host will load with it."""
-    state = _load(path)
+def _share_choice(opt: dict[str, Any], state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the state that rank 0 has chosen: shared folders may show the newest files to some machines later than to others."""
+    choice = [opt['path']['resume_state'] if state else None]
+    torch.distributed.broadcast_object_list(choice, src=0)
+    if choice[0] is None or state is not None:
+        return state
+    opt['path']['resume_state'] = choice[0]
+    try:
+        return _read(opt, Path(choice[0]), check=False)  # rank 0 has checked the contents
+    except _Damaged as error:
+        raise OptionError(f'--auto_resume: rank 0 has read this state, rank {opt["rank"]} cannot: {error} All machines need the same '
+                          'experiments folder.') from error
+
+
+def _read(opt: dict[str, Any], path: Path, check: bool = True) -> dict[str, Any]:
+    """Return the state at ``path``, having looked at every network that the host will load with it.
+
+    Args:
+        check: compare all bytes, with the checksums in the state's own archive and with the sha256 of the networks that it holds. States
+            of other makes hold none: then the archives' checksums must do.
+    """
+    state = _load(path, check)
     missing = [key for key in STATE_KEYS if key not in state]
     if missing:
         raise _Damaged(f'{path}: is no training state, it lacks {", ".join(missing)}.')
     ignored = opt['path'].get('ignore_resume_networks') or ()
     for key in opt:
         if key.startswith('network_') and key not in ignored:
-            name = key.removeprefix('network_')
-            _load(Path(opt['path']['models']) / f'net_{name}_{state["iter"]}.pth', mmap=True)  # mmap: the weights are not read twice
+            file = Path(opt['path']['models']) / f'net_{key.removeprefix("network_")}_{state["iter"]}.pth'
+            digest = state.get('sha256', {}).get(file.name)
+            _load(file, check and digest is None, mmap=True)  # mmap: the weights are not read twice
+            if check and digest is not None and file_digest(file) != digest:
+                raise _Damaged(f'{file}: is not the file that was saved with this state (its sha256 is another), or is damaged.')
     return state
 
 
-def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
+def _load(path: Path, check: bool, mmap: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise _Damaged(f'{path}: no such file.')
     try:
+        # torch does not look at the checksums of its archives: a flipped bit would become a weight
+        damaged = zipfile.ZipFile(path).testzip() if check and zipfile.is_zipfile(path) else None
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises many types for damaged files
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise _Damaged(f'{path} ({os.path.getsize(path)} bytes): cannot be read ({reason}).') from error
+    if damaged is not None:
+        raise _Damaged(f'{path}: is damaged (checksum of {damaged.partition("/")[2] or damaged}).')
     if not isinstance(content, dict):
         raise _Damaged(f'{path}: holds a {type(content).__name__}, not a dictionary.')
     return content

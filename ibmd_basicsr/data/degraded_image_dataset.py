@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ibmd_basicsr.data.degradations import build_degradation
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import DataError, OptionError
 from ibmd_basicsr.utils.option_check import check_keys
 from ibmd_basicsr.utils.seeding import derive_seed
 
@@ -158,7 +158,7 @@ class DegradedImageDataset(Dataset):
             multiple = 1 if self.from_lq else self.degradation.size_multiple
             height, width = (side - side % multiple for side in image.shape[:2])
             if not (height and width):
-                raise ValueError(f'{path}: {image.shape[1]}x{image.shape[0]} is smaller than {multiple} pixels, the least that is needed.')
+                raise DataError(f'{path}: {image.shape[1]}x{image.shape[0]} is smaller than {multiple} pixels, the least that is needed.')
             image = image[:height, :width]
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         x = pixels[:3].float() / 255
@@ -180,7 +180,7 @@ class DegradedImageDataset(Dataset):
         So that the mask goes through crop and augmentation with its image.
 
         Raises:
-            ValueError: a file is not an image or is damaged.
+            DataError: a file is not an image or is damaged.
             OptionError: the mask has another size.
         """
         if index in self._cache:
@@ -199,16 +199,23 @@ class DegradedImageDataset(Dataset):
     def _decode(self, root: Path, key: str) -> np.ndarray:
         """Return an image of a folder or an LMDB as (H, W, 3), RGB, uint8."""
         path = str(root / key)
-        if self.backend == 'lmdb':
-            return decode_image(_lmdb_client(os.getpid(), str(root)).get(key, 'images'), path)
-        return decode_image(FileClient('disk').get(path), path)
+        try:
+            if self.backend == 'lmdb':
+                content = _lmdb_client(os.getpid(), str(root)).get(key, 'images')
+            else:
+                content = FileClient('disk').get(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:  # a disk that fails while it reads names no file
+            raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
+        return decode_image(content, path)
 
     def _crop(self, image: np.ndarray, rng: np.random.Generator, path: str) -> np.ndarray:
         """Draw a crop; of several candidates, the one with the most detail."""
         size, multiple = self.crop_size, self.opt.get('crop_multiple', 1)
         height, width = image.shape[:2]
         if height < size or width < size:
-            raise ValueError(f'{path}: {width}x{height} is smaller than the crop of {size} pixels.')
+            raise DataError(f'{path}: {width}x{height} is smaller than the crop of {size} pixels.')
         candidates = []
         for _ in range(self.opt.get('detail_crops', 1)):
             top, left = (int(rng.integers((side - size) // multiple + 1)) * multiple for side in (height, width))
@@ -273,11 +280,14 @@ def decode_image(content: bytes, path: str) -> np.ndarray:
     """Decode the bytes of an image file to (H, W, 3), RGB, uint8; grey becomes RGB, transparency is dropped, 16 bits become 8.
 
     Raises:
-        ValueError: not an image, or damaged; the message names ``path``.
+        DataError: not an image, or damaged; the message names ``path``.
     """
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error:  # claims more pixels than OpenCV takes
+        image = None
     if image is None:
-        raise ValueError(f'{path}: cannot be decoded as an image.')
+        raise DataError(f'{path}: cannot be decoded as an image.')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

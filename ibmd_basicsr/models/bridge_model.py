@@ -1,16 +1,14 @@
 """BridgeModel: training and testing of a diffusion-bridge teacher inside BasicSR's loop."""
 from __future__ import annotations
 
-import random
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from copy import copy, deepcopy
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
@@ -23,26 +21,23 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks and losses)
 import ibmd_basicsr.losses  # noqa: F401
 from ibmd_basicsr.bridges import TIME_WEIGHTS, build_bridge, expand_time, interpolate
-from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_strictly, save_atomically
-from ibmd_basicsr.compat.iteration_sampler import IterationSampler
+from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_strictly
 from ibmd_basicsr.models.finite_guard import FiniteGuard
+from ibmd_basicsr.models.saving import SafeSaving
 from ibmd_basicsr.models.switches import Switches, align_optimizer
 from ibmd_basicsr.models.validation import ShardedValidation
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import gt_to_x_0, lq_to_x_T
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.seeding import PerImageNoise
-from ibmd_basicsr.version import __version__
 
 OPTIMIZERS = ('Adam', 'AdamW', 'RAdam', 'SGD')
 FUSED_OPTIMIZERS = ('Adam', 'AdamW', 'SGD')
 """Those that torch (on CPUs from 2.4 on) can run as one kernel: the nano networks' step on a CPU takes 3.5 ms instead of 9."""
-SCHEDULER_POSITION = ('last_epoch', '_step_count', '_last_lr')
-"""What a resumed scheduler takes from the saved state."""
 
 
 @MODEL_REGISTRY.register()
-class BridgeModel(ShardedValidation, SRModel):
+class BridgeModel(SafeSaving, ShardedValidation, SRModel):
     """Trains ``net_g`` to estimate the clean image from bridge samples (bridge matching), and tests it with a sampler.
 
     Reads the option blocks ``bridge``, ``network_g``, ``val.sampler`` and ``train`` (``bridge_opt``, ``optim_g``, ``grad_clip``,
@@ -193,6 +188,11 @@ class BridgeModel(ShardedValidation, SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of bridge matching: x_t ~ q(x_t | x_0, x_T), regress x_0."""
+        self.update(current_iter)
+        self.finish_iteration(current_iter)
+
+    def update(self, current_iter: int) -> None:
+        """Let the networks learn from the batch that was fed; what :meth:`optimize_parameters` is without the stop on a signal."""
         noise = self._training_noise(current_iter)
         loss, grad_norm = self._step(self.net_g, self.optimizer_g, 'l_bridge', current_iter, noise, self._teacher_loss)
         self._terms.update(l_bridge=loss, grad_g=grad_norm)
@@ -326,69 +326,25 @@ class BridgeModel(ShardedValidation, SRModel):
 
     # ------------------------------------------------------------ save, resume
     def save_network(self, net, net_label: str, current_iter: int, param_key='params') -> None:
-        """Write ``models/<label>_<iter>.pth`` atomically, on rank 0. Arguments as in the host's method.
+        """See :class:`SafeSaving`.
 
         Raises:
             NonFiniteError: the last step was not made.
         """
         self.guard.check()
-        if self.opt['rank'] != 0:
-            return
-        nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
-        content = {key: {name: value.detach().cpu().contiguous() for name, value in self.get_bare_model(one).state_dict().items()}
-                   for one, key in zip(nets, keys, strict=True)}
-        iteration = 'latest' if current_iter == -1 else current_iter
-        save_atomically(content, Path(self.opt['path']['models']) / f'{net_label}_{iteration}.pth')
+        super().save_network(net, net_label, current_iter, param_key)
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Write ``training_states/<iter>.state`` atomically, after the networks: optimisers, schedulers, RNG of every rank.
-
-        The host calls it on all ranks, which shared optimisers and the RNG need.
+        """See :class:`SafeSaving`.
 
         Raises:
             NonFiniteError: the last step was not made.
         """
         self.guard.check()
-        if current_iter == -1:
-            return
-        optimizers = [o.gather_state() if hasattr(o, 'gather_state') else o.state_dict() for o in self.optimizers]
-        rng = [rng_state()]
-        if self.opt['dist']:
-            rng = [None] * self.opt['world_size']
-            torch.distributed.all_gather_object(rng, rng_state())
-        if self.opt['rank'] != 0:
-            return
-        state = {'epoch': epoch, 'iter': current_iter, 'optimizers': optimizers,
-                 'schedulers': [s.state_dict() for s in self.schedulers], 'rng': rng, 'version': __version__}
-        save_atomically(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
+        super().save_training_state(epoch, current_iter)
 
     def resume_training(self, resume_state: dict) -> None:
-        """Restore optimisers, positions of the schedulers, and the RNG of this rank. The networks were loaded by the constructor.
-
-        The schedules themselves are those of the option file, so that a run can be resumed with a longer one.
-        """
-        positions = [{key: value for key, value in state.items() if key in SCHEDULER_POSITION} for state in resume_state['schedulers']]
-        super().resume_training(resume_state | {'schedulers': positions})
+        """See :class:`SafeSaving`; the optimisers' states then lie in memory as the weights do."""
+        super().resume_training(resume_state)
         for optimizer in self.optimizers:
             align_optimizer(optimizer)
-        rng = resume_state.get('rng', [])
-        if self.opt['rank'] < len(rng):
-            IterationSampler.on_resume = (resume_state['epoch'], partial(set_rng_state, rng[self.opt['rank']]))
-        else:
-            get_root_logger().warning('The state holds no random state for this rank: datasets of BasicSR that draw from the global '
-                                      'generators will not repeat the unbroken run.')
-
-
-def rng_state() -> dict:
-    """Return the state of the global generators (python, numpy, torch CPU) in types that a safe ``torch.load`` reads."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
-    return {'python': random.getstate(), 'numpy': (name, keys.tolist(), int(position), int(has_gauss), float(cached)),
-            'torch': torch.get_rng_state()}
-
-
-def set_rng_state(state: dict) -> None:
-    """Restore what :func:`rng_state` returned."""
-    version, internal, gauss = state['python']
-    random.setstate((version, tuple(internal), gauss))
-    np.random.set_state(tuple(state['numpy']))
-    torch.set_rng_state(state['torch'])

@@ -154,7 +154,7 @@ class IBMDModel(BridgeModel):
             self.optimizer_d = self._build_optimizer('optim_d', self.net_d)
             self.optimizers.append(self.optimizer_d)
 
-    def optimize_parameters(self, current_iter: int) -> None:
+    def update(self, current_iter: int) -> None:
         """One update on a fresh batch: the student's (and the discriminator's) every :attr:`cycle`-th iteration, else the bridge network's.
 
         With ``train.share_generator_pass`` the student's iterations are updates of the bridge network, too.

@@ -37,7 +37,7 @@ IBMD_TOP = {'teacher', 'network_bridge', 'network_d'}
 IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'share_generator_pass', 'student', 'real_pairs', 'optim_d',
               *EXTRA_LOSSES}
 TEACHER = {'network', 'weights', 'param_key'}
-LOGGER = {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'}
+LOGGER = {'print_freq', 'save_checkpoint_freq', 'keep_checkpoints', 'use_tb_logger', 'wandb'}
 VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'sampler'}
 PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
 ADDED_TO_PATH = {'models', 'training_states', 'log', 'visualization'}  # by the host
@@ -381,7 +381,7 @@ def _check_scheduler(found: _Problems) -> None:
 
 def _check_logger(opt: dict[str, Any], found: _Problems) -> None:
     found.keys('logger', LOGGER, ['print_freq', 'save_checkpoint_freq', 'use_tb_logger'])
-    for key in ('print_freq', 'save_checkpoint_freq'):
+    for key in ('print_freq', 'save_checkpoint_freq', 'keep_checkpoints'):
         found.positive(f'logger.{key}', integer=True)
     wandb = found.block('logger.wandb')
     if wandb and wandb.get('project') is not None and not found.get('logger.use_tb_logger'):

@@ -94,6 +94,7 @@ TEXTS = {
     # logger
     'print_freq': 'Iterations between two lines of the log.',
     'save_checkpoint_freq': 'Iterations between two checkpoints.',
+    'keep_checkpoints': 'How many checkpoints are kept, the newest; default: all.',
     'use_tb_logger': 'Write tb_logger/NAME for tensorboard.',
     'wandb': 'project and resume_id of Weights & Biases; needs use_tb_logger.',
     # val
@@ -232,7 +233,8 @@ def _val() -> Schema:
 
 def _logger() -> Schema:
     positive = {'type': 'integer', 'minimum': 1}
-    known = {'print_freq': positive, 'save_checkpoint_freq': positive, 'use_tb_logger': {'type': 'boolean'}, 'wandb': _open_block()}
+    known = {'print_freq': positive, 'save_checkpoint_freq': positive, 'keep_checkpoints': positive | {'type': ['integer', 'null']},
+             'use_tb_logger': {'type': 'boolean'}, 'wandb': _open_block()}
     return _block({key: known[key] for key in sorted(option_rules.LOGGER)})
 
 

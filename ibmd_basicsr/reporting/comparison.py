@@ -21,9 +21,10 @@ from ibmd_basicsr.reporting.ncnn_peer import build_ncnn, find_bin
 from ibmd_basicsr.reporting.peers import InputRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import ImageSet, Picture, load_image_sets
 from ibmd_basicsr.reporting.quality import Metric, SetQuality, measure, read_metrics
-from ibmd_basicsr.reporting.results import ResultStore, file_digest, fingerprint
+from ibmd_basicsr.reporting.results import ResultStore, fingerprint
 from ibmd_basicsr.reporting.rows import Row
 from ibmd_basicsr.utils.errors import one_line
+from ibmd_basicsr.utils.files import file_digest
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.utils.tiling import Tile, plan_tiles, restore_tiled
 

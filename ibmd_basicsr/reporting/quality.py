@@ -13,8 +13,9 @@ from basicsr.utils.registry import METRIC_REGISTRY
 
 from ibmd_basicsr.metrics import BETTER  # importing it registers ours
 from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, RememberingExtractor, build_extractor
-from ibmd_basicsr.reporting.results import file_digest, fingerprint
+from ibmd_basicsr.reporting.results import fingerprint
 from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.files import file_digest
 from ibmd_basicsr.utils.option_check import check_keys, option_parameters
 
 METRICS = ('psnr', 'ssim', 'lpips', 'niqe', 'texture_distance')

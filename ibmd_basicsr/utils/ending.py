@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -76,7 +76,7 @@ def end(message: str, code: int, rank: int) -> NoReturn:
 
 
 @contextmanager
-def sigterm_ends(rank: int, grace: float) -> Iterator[None]:
+def sigterm_ends(rank: int, grace: float, taken: Callable[[float], bool] = lambda patience: False) -> Iterator[None]:
     """Within this block SIGTERM ends the process with a line and :data:`TERMINATED`, even while it waits inside a library.
 
     Handlers of Python run between steps of the main thread, which may never come: a collective with a dead fellow does not return.
@@ -85,6 +85,7 @@ def sigterm_ends(rank: int, grace: float) -> Iterator[None]:
     Args:
         rank: of this process, for the line.
         grace: seconds to wait for a better reason.
+        taken: tells whether the main thread takes the signal, so that it will save and end by itself; may wait the given number of seconds.
     """
     global _watching
     if os.name == 'nt':  # nobody can send it there
@@ -94,7 +95,7 @@ def sigterm_ends(rank: int, grace: float) -> Iterator[None]:
     os.set_blocking(write, False)
     handler = signal.signal(signal.SIGTERM, lambda *_: None)  # without a handler no byte is written
     descriptor = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_wait_for_sigterm, args=(read, rank, grace), name='SIGTERM', daemon=True)
+    thread = threading.Thread(target=_wait_for_sigterm, args=(read, rank, grace, taken), name='SIGTERM', daemon=True)
     _watching = True
     thread.start()
     try:
@@ -109,10 +110,12 @@ def sigterm_ends(rank: int, grace: float) -> Iterator[None]:
         os.close(write)
 
 
-def _wait_for_sigterm(read: int, rank: int, grace: float) -> None:
+def _wait_for_sigterm(read: int, rank: int, grace: float, taken: Callable[[float], bool]) -> None:
     while (byte := os.read(read, 1)) != _STOP:
         if byte == bytes([signal.SIGTERM]):
             time.sleep(grace)
+            if taken(GRACE):
+                continue
             end(f'told to stop (SIGTERM), as launchers do when another process has ended or time is up{how_to_go_on()}.', TERMINATED, rank)
 
 

@@ -14,6 +14,37 @@ class NonFiniteError(FloatingPointError):
     exit_code = 3
 
 
+class SaveError(RuntimeError):
+    """A checkpoint or a training state that cannot be written (disk full, quota): what was saved before is intact."""
+
+    exit_code = 5
+
+
+class DataError(ValueError):
+    """A training or test image that cannot be used; the message begins with its file."""
+
+    exit_code = 2
+
+
+class WorkerError(RuntimeError):
+    """A process that loads images was killed or crashed; the message names the image where it is known."""
+
+    exit_code = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that ended on a signal, after its state was saved.
+
+    Args:
+        message: what the user reads.
+        exit_code: of the command, 128 + the number of the signal.
+    """
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that is the user's to mend, None for a bug (which keeps its traceback)."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):

@@ -7,7 +7,7 @@ import yaml
 from tiny import REPOSITORY, command, make_photos, options, write
 
 from ibmd_basicsr.cli import pipelines
-from ibmd_basicsr.utils.errors import NonFiniteError, OptionError
+from ibmd_basicsr.utils.errors import Interrupted, NonFiniteError, OptionError, SaveError
 from ibmd_basicsr.utils.project import project_root
 
 
@@ -33,7 +33,8 @@ def test_help_shows_examples_exit_codes_and_outputs(module):
 
 
 def test_import_and_help_load_no_torch():
-    code = ('import sys, ibmd_basicsr.cli.pipelines, ibmd_basicsr.cli.compare, ibmd_basicsr.cli.create_lmdb; '
+    code = ('import sys, ibmd_basicsr.cli.pipelines, ibmd_basicsr.cli.compare, ibmd_basicsr.cli.create_lmdb, '
+            'ibmd_basicsr.cli.export, ibmd_basicsr.cli.doctor; '
             'assert not {"torch", "basicsr", "torchvision"} & set(sys.modules)')
     subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, check=True)
 
@@ -90,6 +91,12 @@ def test_torchrun_without_launcher_is_refused(run, tmp_path, monkeypatch):
     (FileNotFoundError(2, 'No such file or directory', 'a/b.png'), 2, 'error: a/b.png: No such file or directory'),
     (OptionError('Caught OptionError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "x"\n'
                  'ibmd_basicsr.utils.errors.OptionError: a: too small.'), 2, 'error: a: too small.'),
+    (SaveError('net_g_8.pth: cannot be written (No space left on device).'), 5,
+     'error: net_g_8.pth: cannot be written (No space left on device).'),
+    (Interrupted('SIGTERM: stopped after iteration 7.', 143), 143, 'error: SIGTERM: stopped after iteration 7.'),
+    (RuntimeError('DataLoader worker (pid 5) is killed by signal: Killed. '), 1,
+     'error: DataLoader worker (pid 5) is killed by signal: Killed. Out of memory, or a file that its decoder dies of? Lower '
+     'datasets.train.num_worker_per_gpu; 0 reads in the main process.'),
     (KeyboardInterrupt(), 130, 'error: interrupted; --auto_resume continues from the last saved state.'),
 ])
 def test_errors_of_a_run(run, tmp_path, monkeypatch, error, code, line):

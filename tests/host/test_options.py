@@ -110,6 +110,8 @@ def test_good_options_pass(model, tmp_path):
     ({'val__metrics__acc': {'type': 'calculate_classifier_accuracy', 'classifier': 'resnt'}}, "or a TorchScript file, got 'resnt'"),
     ({'val__metrics__div': {'type': 'Diversity', 'samples': 1}}, 'val.metrics.div: samples must be an integer of at least 2, got 1'),
     ({'logger': {'print_freq': 1, 'save_checkpoint_freq': 2}}, "logger: missing 'use_tb_logger'"),
+    ({'logger__keep_checkpoints': 0}, 'logger.keep_checkpoints: must be a positive integer, got 0'),
+    ({'logger__keep_checkpoint': 3}, "logger: unknown key 'keep_checkpoint', did you mean 'keep_checkpoints'?"),
     ({'path__teacher': 'x.pth'}, "path: unknown key 'teacher'"),
     ({'path__experiments_root': None}, 'path.experiments_root: must name a folder'),
     ({'datasets__train__gt_sise': 3}, "datasets.train: unknown key 'gt_sise', did you mean 'gt_size'?"),

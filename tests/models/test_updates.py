@@ -185,7 +185,7 @@ def test_the_teacher_is_in_no_file(world):
     model.save(0, 3)
     assert sorted(path.name for path in world.glob('*_3.pth')) == ['net_bridge_3.pth', 'net_g_3.pth']
     assert set(load_file(world / 'net_g_3.pth')) == {'params', 'params_ema'}
-    assert set(load_file(world / '3.state')) == {'epoch', 'iter', 'optimizers', 'schedulers', 'rng', 'version'}
+    assert set(load_file(world / '3.state')) == {'epoch', 'iter', 'optimizers', 'schedulers', 'rng', 'sha256', 'version'}
     assert len(load_file(world / '3.state')['optimizers']) == 2
     assert not list(world.glob('*.tmp'))
 

@@ -1,0 +1,99 @@
+"""Files that are there as a whole or not at all, and their sha256."""
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from ibmd_basicsr.utils.errors import SaveError
+
+TEMPORARY = '.tmp'
+"""What the name of a file ends in while it is written."""
+
+
+class _Hashed:
+    """A file to write to that knows the sha256 of what was written.
+
+    A failure is kept for the end, and what follows is dropped: torch's writer is C++ and turns an exception from a file into another one
+    about its own bookkeeping, or ends the process.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.failure is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.failure = error
+            self._digest.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: the file is flushed once, at its end."""
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def replace_file(path: str | os.PathLike, write: Callable[[BinaryIO], None]) -> str:
+    """Write a file under a temporary name beside ``path``, flush it to the disk and rename it into place.
+
+    After a crash or a power cut at any moment there is the old file or the new one. Only the temporary file may be left over.
+
+    Args:
+        path: the file to make or to replace.
+        write: is called with a file that is open for writing bytes (it cannot seek).
+
+    Returns:
+        the sha256 of the file, in hexadecimal.
+
+    Raises:
+        SaveError: it cannot be written; ``path`` is as it was and the temporary file is gone.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with open(temporary, 'wb') as file:
+            hashed = _Hashed(file)
+            write(hashed)
+            if hashed.failure is not None:
+                raise hashed.failure
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)  # gigabytes, perhaps on a disk that is full
+        if isinstance(error, OSError):
+            raise SaveError(f'{path}: cannot be written ({error.strerror or error}).') from error
+        raise
+    return hashed.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a rename to the disk, where the system can do that (not on Windows)."""
+    if hasattr(os, 'O_DIRECTORY'):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def file_digest(path: Path | str) -> str:
+    """Return the sha256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
