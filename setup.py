@@ -29,19 +29,19 @@ PEERS = [
     'spandrel>=0.4',  # reads other people's restorers (.pth, .safetensors) for rows of kind spandrel in comparisons
     'ncnn>=1.0.20240102',  # runs restorers in its own format (.param, .bin) on the CPU for rows of kind ncnn
 ]
+EXPORT = [
+    'safetensors>=0.4',
+    'onnx>=1.16',  # the exported graph: its metadata and its check
+    'onnxruntime>=1.18',  # runs it for the comparison with torch
+]
 TEST = [
     'pytest>=8',
     'pytest-xdist>=3.5',  # tests in two processes: `make test` is twice as fast
     'jsonschema>=4.18',  # checks the schema of option files as an editor does
-    *METRICS, *PEERS,
+    *METRICS, *PEERS, *EXPORT,
 ]
 REPORT = ['matplotlib>=3.7']  # training curves
 BROWSER = ['selenium>=4.20']  # drives chromium over the page of compare; `make test-browser` alone
-ONNX = [
-    'onnx>=1.16',  # the exported graph
-    'onnxruntime>=1.18',  # runs it for the comparison with torch
-    'onnxscript>=0.3',  # torch.onnx needs it
-]
 
 setup(
     name='ibmd_basicsr',
@@ -61,7 +61,7 @@ setup(
         'metrics': METRICS,
         'peers': PEERS,
         'report': REPORT,
-        'onnx': ONNX,
+        'export': EXPORT,
         'browser': BROWSER,
         'dev': [*BASICSR, *TEST, *REPORT, 'ruff>=0.6'],
     },

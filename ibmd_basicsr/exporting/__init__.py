@@ -1,0 +1,1 @@
+"""Students for other programs: safetensors and ONNX files that say what they are."""
