@@ -28,6 +28,7 @@ outputs, in the project root (the folder that holds the options/ folder with the
   experiments/NAME/models/           net_g_ITER.pth, for IBMD also net_bridge_ITER.pth
   experiments/NAME/training_states/  ITER.state, for --auto_resume
   experiments/NAME/visualization/    validation images (val.save_img)
+  experiments/NAME/resolved_options.yml  all options with their defaults, and the versions
   experiments/NAME/train_*.log       log; tb_logger/NAME for tensorboard
   A run that is started again without --auto_resume renames the old folder to NAME_archived_TIME.
 
@@ -114,7 +115,8 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
         dry_run(root, args.launcher)
         return
     from ibmd_basicsr.models.option_rules import prepare_options
-    compat.install(prepare_options)
+    from ibmd_basicsr.models.resolved_options import describe_run
+    compat.install(prepare_options, describe_run)
     from ibmd_basicsr.compat.interruption import STOP
     from ibmd_basicsr.compat.workers import naming_images
     module = importlib.import_module('basicsr.train' if is_train else 'basicsr.test')

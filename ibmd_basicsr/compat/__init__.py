@@ -31,7 +31,7 @@ def _provide_functional_tensor() -> None:
 _provide_functional_tensor()
 
 
-def install(prepare: Callable[[dict[str, Any], bool], None]) -> None:
+def install(prepare: Callable[[dict[str, Any], bool], None], describe: Callable[[dict[str, Any]], str | None] = lambda opt: None) -> None:
     """Replace the functions that BasicSR's pipelines look up by name when they run; it may be called again.
 
     * ``basicsr.train.parse_options``, ``basicsr.test.parse_options``: numbers and option checks (:mod:`.options`)
@@ -42,7 +42,7 @@ def install(prepare: Callable[[dict[str, Any], bool], None]) -> None:
     * ``basicsr.train.copy_opt_file``: ``-opt`` may be the copy that an earlier run left in its experiment folder
 
     Args:
-        prepare: completes and checks the parsed options, see :func:`.options.parse_options`.
+        prepare, describe: complete and check the parsed options, and write them down, see :func:`.options.parse_options`.
     """
     from ibmd_basicsr.compat import distributed, options, resume
     from ibmd_basicsr.compat.iteration_sampler import IterationSampler
@@ -52,7 +52,7 @@ def install(prepare: Callable[[dict[str, Any], bool], None]) -> None:
     train, test, data, host_options = map(importlib.import_module, ('basicsr.train', 'basicsr.test', 'basicsr.data',
                                                                     'basicsr.utils.options'))
     host_options.init_dist = distributed.init_dist
-    train.parse_options = test.parse_options = partial(options.parse_options, prepare=prepare)
+    train.parse_options = test.parse_options = partial(options.parse_options, prepare=prepare, describe=describe)
     train.load_resume_state = resume.load_resume_state
     train.copy_opt_file = options.copy_opt_file
     train.EnlargedSampler = IterationSampler

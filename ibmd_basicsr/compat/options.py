@@ -26,6 +26,7 @@ TEXT_KEYS = re.compile(r'name|type|weights|reference|features|classifier|labels|
 """Keys whose values are names or paths: they stay text even where they look like a number."""
 
 _texts: dict[str, str] = {}  # option file -> its text, read before the host may move the folder that it lies in
+_descriptions: dict[str, str] = {}  # option file -> its options with all defaults
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,15 +101,18 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> None:
 
 
 Prepare = Callable[[dict[str, Any], bool], None]
+Describe = Callable[[dict[str, Any]], 'str | None']
 
 
-def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare) -> tuple[dict[str, Any], argparse.Namespace]:
+def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
+                  describe: Describe = lambda opt: None) -> tuple[dict[str, Any], argparse.Namespace]:
     """BasicSR's ``parse_options`` (same arguments and results) between a first look at the file and ``prepare``.
 
     Args:
         root_path: where relative outputs start.
         is_train: training or testing.
         prepare: completes and checks the parsed options: ``prepare(opt, auto_gpu)``, see ``models.option_rules.prepare_options``.
+        describe: returns the text of ``resolved_options.yml`` for :func:`copy_opt_file`, or None; called for training.
 
     Raises:
         OptionError: whatever is wrong with the option file, in one message.
@@ -146,6 +150,9 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare) ->
         dataset.setdefault('manual_seed', opt['manual_seed'])
     prepare(opt, asked == 'auto')
     note_states(opt['path'].get('training_states'))
+    description = describe(opt) if is_train else None
+    if description is not None:
+        _descriptions[given.opt] = description
     return opt, args
 
 
@@ -168,10 +175,13 @@ def _share_seed(opt: dict[str, Any]) -> None:
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
     """Write the option file that the run was started with, under a comment with time and command, into the experiment folder (rank 0).
 
-    Unlike the host's, works when ``opt_file`` is that very copy, or was in the folder that has just been archived.
+    Beside it, for our models, ``resolved_options.yml``: the same with ``--force_yml`` and all defaults, and the versions. Unlike the
+    host's, works when ``opt_file`` is that very copy, or was in the folder that has just been archived.
     """
     from basicsr.utils.dist_util import get_dist_info
     if get_dist_info()[0] == 0:
         text = _texts[opt_file]
         header = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {" ".join(sys.argv)}\n\n'
         (Path(experiments_root) / Path(opt_file).name).write_text(header + text, encoding='utf-8')
+        if opt_file in _descriptions:
+            (Path(experiments_root) / 'resolved_options.yml').write_text(header + _descriptions[opt_file], encoding='utf-8')

@@ -2,6 +2,7 @@
 import sys
 
 import pytest
+import torch
 from tiny import NETWORK, options, write
 
 import ibmd_basicsr.archs
@@ -11,6 +12,7 @@ import ibmd_basicsr.metrics
 import ibmd_basicsr.models  # noqa: F401  (registration)
 from ibmd_basicsr.compat import options as host_options
 from ibmd_basicsr.models.option_rules import find_problems, prepare_options
+from ibmd_basicsr.models.resolved_options import describe_run
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys
 
@@ -186,6 +188,25 @@ def test_copy_of_the_option_file_survives_the_archiving_of_its_folder(tmp_path):
     file.unlink()
     host_options.copy_opt_file(str(file), str(folder))
     assert file.read_text().endswith('name: tiny\n') and file.read_text().startswith('# GENERATE TIME')
+
+
+@pytest.mark.parametrize('model', ['BridgeModel', 'IBMDModel'])
+def test_a_run_leaves_its_options_with_all_defaults_and_the_versions(tmp_path, monkeypatch, model):
+    """What is left is an option file of the same run."""
+    monkeypatch.setattr(host_options, '_descriptions', {})
+    folder, texts = tmp_path / 'experiments' / 'tiny', []
+    folder.mkdir(parents=True)
+    file = write(tmp_path, options(tmp_path, model))
+    for forced in (['--force_yml', 'train:optim_g:lr=1e-3'], []):
+        monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(file), *forced])
+        host_options.parse_options(str(tmp_path), prepare=prepare_options, describe=describe_run)
+        host_options.copy_opt_file(str(file), str(folder))
+        file = folder / 'resolved_options.yml'
+        texts.append(file.read_text().partition('\n\n')[2])
+    opt = host_options.read_option_file(file)
+    assert opt['train']['optim_g']['lr'] == 1e-3 and opt['network_g']['attention_order'] == 'legacy'
+    assert texts[0] == texts[1]
+    assert f'torch {torch.__version__}' in texts[0].splitlines()[0]
 
 
 @pytest.mark.parametrize('given, workers, gpus, expected', [
