@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 MAPS = 20
-"""Feature maps of the first level's width that a pass of ADMUNet holds at most, for nano and S networks measured as 19 (float32)."""
+"""Feature maps of the first level's width that a pass of ADMUNet is taken to hold, float32: the 0.6 GiB that the nano student takes for
+1024x1024 pixels on a CPU (CHANGELOG.md) are 19. Not measured for other sizes; where it is wrong, smaller tiles follow an error."""
 RESULT_BYTES = 60
 """Bytes of a pixel of a whole result: float32 result and noise field, its copies, samples to write and their file."""
 SHARE = 0.6

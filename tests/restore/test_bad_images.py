@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
+from tiny_zoo import picture
 
 from ibmd_basicsr.restoring import photo as photo_module
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import picture
+from tiny_zoo import picture
 
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring.engine import Engine

@@ -4,8 +4,8 @@ import io
 import cv2
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
+from tiny_zoo import picture
 
 from ibmd_basicsr.restoring.jpeg_quality import JpegQuality, estimate_quality, ijg_tables
 

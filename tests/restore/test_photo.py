@@ -6,8 +6,8 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import ExifTags, Image, ImageCms, ImageOps
+from tiny_zoo import picture
 
 from ibmd_basicsr.restoring import writing
 from ibmd_basicsr.restoring.metadata import turn_upright

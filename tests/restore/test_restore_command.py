@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import add_network, picture
 from PIL import Image
 from tiny import REPOSITORY, forked_command
+from tiny_zoo import add_network, picture
 
 from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
 from ibmd_basicsr.restoring import engine as engine_module

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import picture
 from PIL import Image
 from tiny import REPOSITORY
+from tiny_zoo import picture
 
 from ibmd_basicsr.cli.restore import EPILOG, main
 
