@@ -39,6 +39,8 @@ applied. An image that fails is named with the reason, and the others are restor
 exit codes: 0 done; 1 some images failed; 2 wrong command line, option file or weights; 130 interrupted."""
 
 AUTO = 'auto'
+PRECISIONS = ('fp32', 'bf16', 'fp16', 'auto')
+"""As in ``utils.precision``, whose import takes seconds."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -75,6 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
                          help='side of tiles without their halo, in pixels of the input; 0: whole images; default: tiles of the size that '
                               'the network was trained on, smaller where memory is short')
     machine.add_argument('--halo', type=_not_negative, metavar='N', help='pixels around a tile; default: an eighth of its side')
+    machine.add_argument('--batch', type=_positive, default=1, metavar='N', help='tiles at a time, faster on GPUs; default 1')
+    machine.add_argument('--precision', choices=PRECISIONS, default='fp32',
+                         help='of the network; auto: bf16 where the machine is faster with it; default fp32')
     machine.add_argument('--workers', type=_positive, default=2, metavar='N', help='threads that read and write; default 2')
     return parser
 
@@ -216,6 +221,7 @@ def _make_engine(args: argparse.Namespace, recipes: list[Recipe], device: torch.
     from ibmd_basicsr.restoring.zoo import with_steps
     samplers = [with_steps(recipe, args.steps) if args.steps else recipe.sampler for recipe in recipes]
     return Engine(recipes=recipes, samplers=samplers, device=device, seed=args.seed, tile=args.tile, halo=args.halo,
+                  batch=args.batch, precision=args.precision,
                   jpeg_alone=args.task in (None, AUTO) and not (args.weights or args.opt), input_quality=args.input_quality)
 
 

@@ -37,25 +37,31 @@ class Engine:
         device: where networks run.
         seed: of the noise.
         tile, halo: pixels of the input, 0 for whole images; default: tiles of the size that a network was trained on.
+        batch: tiles that go through the network together, see :func:`~ibmd_basicsr.utils.tiling.restore_tiled`.
+        precision: see :class:`~ibmd_basicsr.restorer.Restorer`.
         jpeg_alone: refuse what is no JPEG file, because nobody has said what to do with it.
         input_quality: of the JPEG files, instead of the one that they say.
 
     Raises:
         CheckpointError: weights are missing or do not fit.
+        OptionError: a precision that the device does not have.
     """
 
     def __init__(self, *, recipes: Sequence[Recipe], samplers: Sequence[Mapping], device: torch.device, seed: int = 0,
-                 tile: int | None = None, halo: int | None = None, jpeg_alone: bool = False, input_quality: int | None = None):
+                 tile: int | None = None, halo: int | None = None, batch: int = 1, precision: str = 'fp32',
+                 jpeg_alone: bool = False, input_quality: int | None = None):
         self.recipes = list(recipes)
         self.device = device
         self.seed = seed
         self.tile = tile
         self.halo = halo
+        self.batch = batch
         self.jpeg_alone = jpeg_alone
         self.input_quality = input_quality
         self.restorers = {
             recipe.name: build_restorer(network=recipe.network, bridge=recipe.bridge, weights=str(recipe.weights),
-                                        param_key=recipe.param_key, sampler=dict(sampler), scale=recipe.scale, device=device)
+                                        param_key=recipe.param_key, sampler=dict(sampler), scale=recipe.scale, device=device,
+                                        precision=precision)
             for recipe, sampler in zip(self.recipes, samplers)}
 
     def choose(self, photo: Photo) -> Recipe:
@@ -130,7 +136,8 @@ class Engine:
             done += len(x)  # tiles that went through the network together
             on_part(min(done / parts, 1))
 
-        return restore_tiled(restorer, lq.to(self.device), noise, on_step, scale=restorer.scale, tile=tile, halo=halo).cpu()
+        return restore_tiled(restorer, lq.to(self.device), noise, on_step, scale=restorer.scale, tile=tile, halo=halo,
+                             batch=self.batch).cpu()
 
     def _tiles(self, photo: Photo, recipe: Recipe, on_note: Callable[[str], None]) -> tuple[int, int]:
         """Return core and halo of the tiles in pixels of the input, 0 and 0 for a whole image."""
@@ -138,7 +145,7 @@ class Engine:
             halo = math.ceil(recipe.size / HALO_SHARE / recipe.scale) if self.halo is None else self.halo
             return self.tile, halo if self.tile else 0
         free = free_memory(self.device)
-        side = fitting_side(recipe.size, bytes_per_pixel(recipe.network), free)
+        side = fitting_side(recipe.size, self.batch * bytes_per_pixel(recipe.network), free)
         if side < recipe.size and max(photo.size) * recipe.scale > side:
             on_note(f'tiles of {side} pixels of the result in the place of {recipe.size}, since {free / 2**20:.0f} MiB of memory are free.')
         if max(photo.size) * recipe.scale <= side:

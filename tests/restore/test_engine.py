@@ -109,6 +109,17 @@ def test_tiles_of_the_command_line(calls, recipes):
     assert calls == [(8, 32), (8, 3), (0, 0), (0, 0)]
 
 
+def test_tiles_together_and_precision(recipes):
+    """Convolutions sum in another order for a batch: a level at most. bf16 has 8 bits of mantissa: another result, yet near."""
+    recipe, photo = recipes['jpeg10_tiny_student'], Photo(picture(40, 24))
+    parts = []
+    alone, together, coarse = (
+        engine(recipe, tile=8, halo=4, **options).restore(photo, recipe, 'a', on_part=parts.append).colour.astype(int)
+        for options in ({}, {'batch': 4}, {'precision': 'bf16'}))
+    assert np.abs(together - alone).max() <= 1 and parts.count(1) == 3
+    assert 1 <= np.abs(coarse - alone).max() <= 16
+
+
 def test_the_order_of_images_changes_nothing(recipes):
     recipe = recipes['sr2x_tiny_student']
     photos = {name: Photo(picture(30, 12, seed=seed)) for seed, name in enumerate('abc')}

@@ -15,12 +15,14 @@ from PIL import Image
 from tiny import REPOSITORY, forked_command
 from tiny_zoo import add_network, picture
 
+from ibmd_basicsr.cli import restore as command
 from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring import runner as runner_module
 from ibmd_basicsr.restoring.runner import Files, Listener, run_jobs
 from ibmd_basicsr.restoring.sources import Plan, find_sources, plan_jobs
 from ibmd_basicsr.restoring.zoo import read_zoo
+from ibmd_basicsr.utils import precision
 
 
 @pytest.fixture
@@ -263,6 +265,7 @@ def test_the_list_of_this_repository(restore):
     (['x.png', '-o', 'plain.yml', '--task', 'jpeg'], '-o plain.yml: is a file; name a folder'),
     (['x.png', '-o', '-', '--samples', '2', '--task', 'jpeg'], 'the standard output takes one image, not 2'),
     (['x.png', '-o', 'out', '--suffix', '../up', '--task', 'jpeg'], "--suffix '../up': is part of a file name"),
+    (['x.png', '-o', 'out', '--task', 'jpeg', '--precision', 'fp16'], "precision: 'fp16' needs a GPU"),
     (['x.png', '-o', 'out', '--task', 'jpeg', '--device', 'abacus'], '--device abacus: '),
 ])
 def test_wrong_commands_end_with_two_and_write_nothing(arguments, message, restore, tmp_path, monkeypatch):
@@ -280,6 +283,10 @@ def test_wrong_values_are_named(option, restore, capsys):
     with pytest.raises(SystemExit) as stop:
         restore('x.png', '-o', 'out', *option)
     assert stop.value.code == 2 and option[0].lstrip('-') in capsys.readouterr().err
+
+
+def test_precisions_are_those_of_restorers():
+    assert command.PRECISIONS == precision.PRECISIONS
 
 
 def test_a_zoo_that_is_not_there(restore, tmp_path, monkeypatch):
