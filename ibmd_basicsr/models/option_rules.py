@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.models.switches import SWITCHES, compile_problems
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
+from ibmd_basicsr.utils.option_check import option_parameters
+from ibmd_basicsr.utils.option_problems import Problems
 
 OWN_MODELS = ('BridgeModel', 'IBMDModel')
 
@@ -96,7 +96,7 @@ def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
     training, ibmd = opt['is_train'], opt['model_type'] == 'IBMDModel'
     required = ['scale', 'bridge', 'network_g'] + (['train', 'logger'] if training else ['val'])
     required += ['teacher'] if training and ibmd else []
-    found = _Problems(opt)
+    found = Problems(opt)
     found.keys('', TOP | (IBMD_TOP if ibmd else set()), required, added=ADDED_TO_TOP)
     found.positive('scale', integer=True)
     _check_gpus(opt, this_machine, found)
@@ -121,72 +121,7 @@ def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
     return found
 
 
-class _Problems(list):
-    """The lines found so far, with the checks that any block needs. Blocks are named by their path, ``train.optim_g``."""
-
-    def __init__(self, opt: dict[str, Any]):
-        super().__init__()
-        self._opt = opt
-        self._reported: set[str] = set()
-
-    def get(self, path: str, default: Any = None) -> Any:
-        """Return the value at ``path``, or ``default`` if it or a block above it is not there."""
-        value: Any = self._opt
-        for key in path.split('.') if path else ():
-            value = value.get(key, default) if isinstance(value, dict) else default
-        return value
-
-    def block(self, path: str) -> dict[str, Any] | None:
-        """Return the block at ``path``; None if it is not there or (a problem) something else than a block."""
-        value = self.get(path)
-        if value is None or isinstance(value, dict):
-            return value
-        if path not in self._reported:
-            self._reported.add(path)
-            self.append(f'{path}: must be a block of keys, got {value!r}.')
-        return None
-
-    def keys(self, path: str, allowed: set[str], required: list[str] | tuple = (), added: set[str] = frozenset()) -> bool:
-        """Check the keys of a block, if it is there, except those that the host ``added``; tell whether they are right."""
-        block = self.block(path)
-        if block is None:
-            return False
-        given = [key for key, value in block.items() if key not in added and (value is not None or key not in required)]
-        problems = key_problems(path, given, allowed, required)
-        self.extend(problems)
-        return not problems
-
-    def signature(self, path: str, target: Callable, extra: set[str] = frozenset(), hidden: tuple[str, ...] = ()) -> bool:
-        """Check the keys of a block against the parameters of what it will be handed to."""
-        names, required = option_parameters(target, hidden)
-        return self.keys(path, {*names, *extra}, required)
-
-    def build(self, path: str, target: Callable, block: dict[str, Any]) -> Any:
-        """Build what is cheap to build, so that its own checks of values speak; return it, or None where they object."""
-        try:
-            return build_from_options(target, copy.deepcopy(block), path)
-        except OptionError as error:
-            self.append(str(error))
-            return None
-
-    def choice(self, path: str, choices: tuple) -> bool:
-        """Check that the value at ``path`` is one of ``choices``."""
-        value = self.get(path)
-        if value not in choices:
-            self.append(f'{path}: must be one of {", ".join(map(repr, choices))}, got {value!r}.')
-        return value in choices
-
-    def positive(self, path: str, integer: bool = False) -> None:
-        """Check that the value at ``path`` is a positive number, if it is there; ``integer`` admits 1e5 as well as 100000."""
-        value = self.get(path)
-        if value is None:
-            return
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not value > 0 or (integer and value != int(value)):
-            self.append(f'{path}: must be a positive {"integer" if integer else "number"}, got {value!r}.')
-
-
-def _check_gpus(opt: dict[str, Any], this_machine: bool, found: _Problems) -> None:
+def _check_gpus(opt: dict[str, Any], this_machine: bool, found: Problems) -> None:
     number, present = opt['num_gpu'], torch.cuda.device_count()
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         found.append(f"num_gpu: must be 'auto', 0 or a number of GPUs, got {number!r}.")
@@ -199,7 +134,7 @@ def _check_gpus(opt: dict[str, Any], this_machine: bool, found: _Problems) -> No
                      '-opt ... --launcher pytorch')
 
 
-def _check_bridge(opt: dict[str, Any], found: _Problems) -> Bridge | None:
+def _check_bridge(opt: dict[str, Any], found: Problems) -> Bridge | None:
     """Check the bridge and return it, None if there is something wrong with it."""
     block = found.block('bridge')
     if block is None or not found.choice('bridge.type', tuple(SCHEDULES)):
@@ -212,7 +147,7 @@ def _check_bridge(opt: dict[str, Any], found: _Problems) -> Bridge | None:
     return None
 
 
-def _check_network(opt: dict[str, Any], path: str, bridge: Bridge | None, found: _Problems) -> None:
+def _check_network(opt: dict[str, Any], path: str, bridge: Bridge | None, found: Problems) -> None:
     block = found.block(path)
     if block is None:
         return
@@ -224,7 +159,7 @@ def _check_network(opt: dict[str, Any], path: str, bridge: Bridge | None, found:
                          f'{str(bridge.conditional).lower()}, got {net.cond_channels}.')
 
 
-def _check_path(opt: dict[str, Any], found: _Problems) -> None:
+def _check_path(opt: dict[str, Any], found: Problems) -> None:
     # the host makes a folder of every key that it does not know, hence teacher weights are not given here
     networks = [key.removeprefix('network_') for key in opt if key.startswith('network_')]
     allowed = {f'{prefix}{name}' for prefix in PATH_PREFIXES for name in networks}
@@ -238,7 +173,7 @@ def _check_path(opt: dict[str, Any], found: _Problems) -> None:
             found.append(f'path.{root}: must name a folder or be left out.')
 
 
-def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
+def _check_train(opt: dict[str, Any], ibmd: bool, found: Problems) -> None:
     losses = {'bridge_opt': 'BridgeMatchingLoss'} | ({'ibmd_opt': 'InverseBridgeLoss'} if ibmd else {})
     optimizers = ['optim_g'] + (['optim_bridge'] if ibmd else [])
     found.keys('train', TRAIN | (IBMD_TRAIN if ibmd else set()), [*optimizers, *losses, 'scheduler', 'total_iter'])
@@ -286,18 +221,18 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: _Problems) -> None:
         found.append(f'train.ema_decay: must lie in [0, 1), got {decay!r}.')
 
 
-def _check_switches(opt: dict[str, Any], this_machine: bool, found: _Problems) -> None:
+def _check_switches(opt: dict[str, Any], this_machine: bool, found: Problems) -> None:
     good = {name: found.get(f'train.{name}') is None or found.choice(f'train.{name}', choices) for name, choices in SWITCHES.items()}
     if this_machine and good['compile']:
         found.extend(compile_problems(found.get('train.compile'), 'cuda' if opt['num_gpu'] else 'cpu'))
 
 
-def _check_truth(path: str, found: _Problems) -> None:
+def _check_truth(path: str, found: Problems) -> None:
     if found.get('datasets.train.return_gt') is False:
         found.append(f'{path}: needs clean images, leave datasets.train.return_gt out.')
 
 
-def _check_extras(opt: dict[str, Any], found: _Problems) -> None:
+def _check_extras(opt: dict[str, Any], found: Problems) -> None:
     """Check the losses on the student's clean images, and the discriminator. Nothing is loaded or built in memory."""
     for name, kinds in EXTRA_LOSSES.items():
         path = f'train.{name}'
@@ -323,7 +258,7 @@ def _check_extras(opt: dict[str, Any], found: _Problems) -> None:
         _check_discriminator(opt, found)
 
 
-def _check_lpips(path: str, block: dict[str, Any], found: _Problems) -> None:
+def _check_lpips(path: str, block: dict[str, Any], found: Problems) -> None:
     net = block.get('net', inspect.signature(LPIPSLoss).parameters['net'].default)
     if net not in LPIPSLoss.SMALLEST:
         found.append(f'{path}.net: must be one of {", ".join(map(repr, LPIPSLoss.SMALLEST))}, got {net!r}.')
@@ -336,7 +271,7 @@ def _check_lpips(path: str, block: dict[str, Any], found: _Problems) -> None:
                      f'got datasets.train.gt_size: {size}.')
 
 
-def _check_discriminator(opt: dict[str, Any], found: _Problems) -> None:
+def _check_discriminator(opt: dict[str, Any], found: Problems) -> None:
     arch = find_arch(found.get('network_d.type'))
     if arch is None:
         known = ', '.join(sorted(key.removesuffix('_basicsr') for key in ARCH_REGISTRY.keys() if 'Discriminator' in key))
@@ -355,7 +290,7 @@ def _check_discriminator(opt: dict[str, Any], found: _Problems) -> None:
         found.append(f'network_d: {opt["network_d"]["type"]} does not take RGB images of {size}x{size} pixels ({reason}).')
 
 
-def _check_optimizer(path: str, found: _Problems) -> None:
+def _check_optimizer(path: str, found: Problems) -> None:
     block = found.block(path)
     if block is None or not found.choice(f'{path}.type', OPTIMIZERS):
         return
@@ -364,7 +299,7 @@ def _check_optimizer(path: str, found: _Problems) -> None:
         found.positive(f'{path}.lr')
 
 
-def _check_scheduler(found: _Problems) -> None:
+def _check_scheduler(found: Problems) -> None:
     block = found.block('train.scheduler')
     if block is None or not found.choice('train.scheduler.type', tuple(SCHEDULERS)):
         return
@@ -379,7 +314,7 @@ def _check_scheduler(found: _Problems) -> None:
             found.append(f'train.scheduler.periods: {periods} end at iteration {sum(periods)}, before train.total_iter ({total}).')
 
 
-def _check_logger(opt: dict[str, Any], found: _Problems) -> None:
+def _check_logger(opt: dict[str, Any], found: Problems) -> None:
     found.keys('logger', LOGGER, ['print_freq', 'save_checkpoint_freq', 'use_tb_logger'])
     for key in ('print_freq', 'save_checkpoint_freq', 'keep_checkpoints'):
         found.positive(f'logger.{key}', integer=True)
@@ -388,7 +323,7 @@ def _check_logger(opt: dict[str, Any], found: _Problems) -> None:
         found.append('logger.wandb: needs use_tb_logger: true.')
 
 
-def _check_val(opt: dict[str, Any], training: bool, bridge: Bridge | None, this_machine: bool, found: _Problems) -> None:
+def _check_val(opt: dict[str, Any], training: bool, bridge: Bridge | None, this_machine: bool, found: Problems) -> None:
     found.keys('val', VAL, ['save_img', 'val_freq'] if training else ['save_img'])
     found.positive('val.val_freq', integer=True)
     sampler = found.block('val.sampler')
@@ -418,7 +353,7 @@ def _phases_without_truth(opt: dict[str, Any]) -> list[str]:
             and not block.get('return_gt', block.get('dataroot_lq') is None)]
 
 
-def _check_dataset(opt: dict[str, Any], phase: str, this_machine: bool, found: _Problems) -> None:
+def _check_dataset(opt: dict[str, Any], phase: str, this_machine: bool, found: Problems) -> None:
     path, kind = f'datasets.{phase}', phase.split('_')[0]
     block = found.block(path)
     if block is None:
@@ -443,7 +378,7 @@ def _check_dataset(opt: dict[str, Any], phase: str, this_machine: bool, found: _
     _check_prefetch(opt, path, block, this_machine, found)
 
 
-def _check_prefetch(opt: dict[str, Any], path: str, block: dict[str, Any], this_machine: bool, found: _Problems) -> None:
+def _check_prefetch(opt: dict[str, Any], path: str, block: dict[str, Any], this_machine: bool, found: Problems) -> None:
     mode = block.get('prefetch_mode')
     if mode == 'cpu':
         found.append(f'{path}.prefetch_mode: cpu waits for ever when an image cannot be read; use ~ (or cuda on a GPU).')
