@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from test_resume import assert_equal, contents, train
 from test_updates import build
-from tiny import forked_command, load_script, options, write
+from tiny import REPOSITORY, forked_command, load_script, options, write
 
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.utils.errors import SaveError
@@ -182,7 +182,8 @@ def test_the_image_that_a_process_died_of_is_named(world):
     assert f'It was reading {(world / "note").read_text()}. Out of memory' in result.stderr
 
 
-def test_killed_at_random_and_resumed_equals_unbroken(tmp_path, capsys):
+def test_killed_at_random_and_resumed_equals_unbroken(tmp_path, capsys, monkeypatch):
     """The short form of scripts/fault_test.py: SIGKILL, training and saving, until it is through."""
+    monkeypatch.syspath_prepend(REPOSITORY / 'scripts')  # its processes import it
     assert load_script('fault_test').main(['--kills', '2', '--iterations', '24', '--folder', str(tmp_path), '--seed', '1']) == 0
     assert 'bit for bit' in capsys.readouterr().out
