@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from ibmd_basicsr.restoring.memory import RESULT_BYTES, bytes_per_pixel, fitting
 from ibmd_basicsr.restoring.photo import ImageError, Photo
 from ibmd_basicsr.restoring.zoo import Recipe, nearest_quality
 from ibmd_basicsr.utils.seeding import PerImageNoise
-from ibmd_basicsr.utils.tiling import plan_tiles, restore_tiled
+from ibmd_basicsr.utils.tiling import NoiseWindow, plan_tiles, restore_tiled
 
 HALO_SHARE = 8
 """A tile's halo is this part of its side: with 32 of 256 pixels seams are as faint as with more, and cost is small."""
@@ -24,6 +25,8 @@ LEAST_CORE = 4
 """Tiles are not made smaller, in pixels of the input."""
 GREY = (0.299, 0.587, 0.114)
 """Weights of RGB in the luma of ITU-R BT.601, as in JPEG files."""
+COMPUTED = {np.dtype(np.uint8): np.uint8, np.dtype(np.uint16): np.int32}
+"""Integers of torch for those of images; its uint16 lacks most functions."""
 FAR = 2
 """A JPEG quality is far from that of the training if the ratio of the two is larger."""
 
@@ -106,12 +109,13 @@ class Engine:
         """
         restorer = self.restorers[recipe.name]
         self._check_result(photo, recipe)
-        lq = _to_tensor(photo.colour)
+        lq = torch.from_numpy(photo.colour.transpose(2, 0, 1).astype(COMPUTED[photo.colour.dtype], order='C'))[None]
+        samples = _OfSamples(restorer, np.iinfo(photo.colour.dtype).max)
         tile, halo = self._tiles(photo, recipe, on_note)
         while True:
             noise = PerImageNoise.for_images(self.seed, [name], sample)
             try:
-                restored = self._call(restorer, lq, noise, tile, halo, on_part)
+                restored = self._call(samples, lq, noise, tile, halo, on_part)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -125,10 +129,13 @@ class Engine:
                 torch.cuda.empty_cache()
             on_part(0)
             on_note(f'not enough memory, again in tiles of {tile} pixels.')
-        return Photo(_to_samples(restored, photo.colour), _enlarge(photo.alpha, recipe.scale), photo.kind, photo.exif, photo.icc)
+        colour = np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy(), photo.colour.dtype)
+        return Photo(colour, _enlarge(photo.alpha, recipe.scale), photo.kind, photo.exif, photo.icc)
 
-    def _call(self, restorer: Restorer, lq: Tensor, noise: PerImageNoise, tile: int, halo: int, on_part: Callable[[float], None]) -> Tensor:
-        """Return (1, 3, scale h, scale w) in [0, 1] on the CPU."""
+    def _call(self, samples: _OfSamples, lq: Tensor, noise: PerImageNoise, tile: int, halo: int,
+              on_part: Callable[[float], None]) -> Tensor:
+        """Return integers (1, 1 or 3, scale h, scale w) on the CPU."""
+        restorer = samples.restorer
         parts, done = len(plan_tiles(*lq.shape[-2:], tile, halo, restorer.size_multiple)) * restorer.calls, 0
 
         def on_step(x0_hat: Tensor, x: Tensor) -> None:
@@ -136,7 +143,7 @@ class Engine:
             done += len(x)  # tiles that went through the network together
             on_part(min(done / parts, 1))
 
-        return restore_tiled(restorer, lq.to(self.device), noise, on_step, scale=restorer.scale, tile=tile, halo=halo,
+        return restore_tiled(samples, lq.to(self.device), noise, on_step, scale=restorer.scale, tile=tile, halo=halo,
                              batch=self.batch).cpu()
 
     def _tiles(self, photo: Photo, recipe: Recipe, on_note: Callable[[str], None]) -> tuple[int, int]:
@@ -163,17 +170,25 @@ class Engine:
                                  f'{free / 2**30:.1f} are free on {device}; cut the image.')
 
 
-def _to_tensor(colour: np.ndarray) -> Tensor:
-    """Turn (h, w, 1 or 3) integers into (1, 3, h, w) float32 in [0, 1]."""
-    image = torch.from_numpy(colour.astype(np.float32)).permute(2, 0, 1)[None] / np.iinfo(colour.dtype).max
-    return image.expand(-1, 3, -1, -1).contiguous()
+class _OfSamples:
+    """A restorer of integers: a large image is never held as floats, only the tiles that are in work.
 
+    Args:
+        restorer: of (B, 3, h, w) in [0, 1].
+        most: the integer of white.
+    """
 
-def _to_samples(image: Tensor, like: np.ndarray) -> np.ndarray:
-    """Turn (1, 3, H, W) in [0, 1] into (H, W, C) integers, C and type those of ``like``."""
-    if like.shape[2] == 1:
-        image = torch.einsum('c,bchw->bhw', torch.tensor(GREY), image)[:, None]
-    return image[0].mul(np.iinfo(like.dtype).max).round_().permute(1, 2, 0).numpy().astype(like.dtype)
+    def __init__(self, restorer: Restorer, most: int):
+        self.restorer = restorer
+        self.most = most
+        self.size_multiple = restorer.size_multiple
+
+    def __call__(self, lq: Tensor, noise: PerImageNoise | NoiseWindow, **options: Any) -> Tensor:
+        """Turn integers (B, 1 or 3, h, w) into restored ones; grey is restored as three equal channels, of whose result luma is kept."""
+        image = self.restorer((lq.float() / self.most).expand(-1, 3, -1, -1).contiguous(), noise, **options)
+        if lq.shape[1] == 1:
+            image = torch.einsum('c,bchw->bhw', torch.tensor(GREY, device=image.device), image)[:, None]
+        return image.mul(self.most).round_().to(lq.dtype)
 
 
 def _enlarge(alpha: np.ndarray | None, scale: int) -> np.ndarray | None:
