@@ -1,0 +1,149 @@
+"""Train for long with many validations and saves, and watch whether memory or open files grow.
+
+    python scripts/soak_test.py                                    # 2,000 iterations of the nano x4 distillation, an hour of one core
+    python scripts/soak_test.py -opt options/jpeg10_bridge.yml --iterations 500 --every 50
+
+The run is `python -m ibmd_basicsr.train` with a validation and a checkpoint behind every N iterations. Resident memory and open files of
+it and of its loader processes are read twice a second and gathered by period (N iterations, their validation and save). Early are the
+periods of the second fifth of the run, late those of the last: the first fifth fills caches. Compared are the means over early and over
+late periods of the median and of the largest memory in a period, and the largest number of open files. Linux.
+
+exit codes: 0 memory grew by less than --limit and files not at all; 1 it did not, or the training failed; 2 the run is too short to say.
+"""
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SECONDS = 0.5
+"""Between two readings."""
+PAGE = 1048576 / 4096
+"""Pages of a MiB, as /proc counts them."""
+
+
+@dataclass
+class Period:
+    """Readings of the iterations between two saves: MiB of resident memory, and open files, of all processes of the run."""
+
+    memory: list[float] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('-opt', type=Path, default=REPOSITORY / 'options/sr4x_ibmd.yml', metavar='FILE',
+                        help='option file of a training (default: the x4 student)')
+    parser.add_argument('--iterations', type=int, default=2000, metavar='N', help='of the run (default: %(default)s)')
+    parser.add_argument('--every', type=int, default=100, metavar='N',
+                        help='validate and save behind every N iterations (default: %(default)s)')
+    parser.add_argument('--limit', type=float, default=1.0, metavar='PERCENT',
+                        help='growth of memory that is too much (default: %(default)s)')
+    parser.add_argument('--log', type=Path, default=REPOSITORY / 'results/soak_test.log', metavar='FILE',
+                        help='what the training prints (default: results/soak_test.log)')
+    args = parser.parse_args(arguments)
+    if args.iterations < 10 * args.every:
+        print(f'error: --iterations {args.iterations} are fewer than ten times --every {args.every}: too few periods to compare')
+        return 2
+    changes = ['name=soak_test', f'train:total_iter={args.iterations}', f'val:val_freq={args.every}', 'logger:print_freq=10',
+               f'logger:save_checkpoint_freq={args.every}', 'logger:keep_checkpoints=2']
+    if 'periods:' in args.opt.read_text(encoding='utf-8'):  # a schedule of cosines has to last as long as the run
+        changes.append(f'train:scheduler:periods=[{args.iterations}]')
+    command = [sys.executable, '-m', 'ibmd_basicsr.train', '-opt', str(args.opt), '--force_yml', *changes]
+    args.log.parent.mkdir(parents=True, exist_ok=True)
+    with args.log.open('w') as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            periods = watch(process, args.log, args.iterations)
+        finally:
+            process.kill()
+    if process.wait() != 0:
+        print(f'The training failed, see {args.log}:\n' + args.log.read_text()[-1000:])
+        return 1
+    return judge(periods, args.limit)
+
+
+def watch(process: subprocess.Popen, log: Path, iterations: int) -> list[Period]:
+    """Read memory and files until the process has ended; return the periods, the first of which holds the start."""
+    periods: list[Period] = []
+    with tqdm(total=iterations, unit='it', mininterval=5) as bar:
+        while process.poll() is None:
+            text = log.read_text(errors='replace')
+            saved = text.count('Saving models and training states')
+            iteration = max((int(number.replace(',', '')) for number in re.findall(r'iter: *([\d,]+), lr', text)), default=0)
+            while len(periods) <= saved:
+                periods.append(Period())
+            family = [process.pid, *children(process.pid)]
+            memory = sum(resident(pid) for pid in family)
+            files = sum(open_files(pid) for pid in family)
+            if iteration:
+                periods[-1].memory.append(memory)
+                periods[-1].files.append(files)
+            bar.set_postfix_str(f'{memory:.0f} MiB, {files} files', refresh=False)
+            bar.update(iteration - bar.n)
+            time.sleep(SECONDS)
+    return periods
+
+
+def judge(periods: list[Period], limit: float) -> int:
+    """Print the periods and the growth between early and late ones; return the exit code."""
+    # the last holds the end of the run, where everything is taken down
+    periods = [period for period in periods[:-1] if period.memory]
+    print('| period | MiB, median | MiB, largest | open files |\n|---:|---:|---:|---:|')
+    for i, period in enumerate(periods):
+        print(f'| {i + 1} | {statistics.median(period.memory):.1f} | {max(period.memory):.1f} '
+              f'| {min(period.files)} to {max(period.files)} |')
+    fifth = len(periods) // 5
+    if not fifth:
+        print('Too few periods to compare.')
+        return 2
+    early, late = periods[fifth:2 * fifth], periods[-fifth:]
+    growth = []
+    for name, number in (('median', statistics.median), ('largest', max)):
+        before, after = (statistics.mean(number(period.memory) for period in group) for group in (early, late))
+        growth.append(100 * (after / before - 1))
+        print(f'{name} memory: {before:.1f} MiB early, {after:.1f} MiB late: {growth[-1]:+.2f} %')
+    before, after = (max(max(period.files) for period in group) for group in (early, late))
+    print(f'open files: at most {before} early, {after} late')
+    return 0 if max(growth) < limit and after <= before else 1
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes below one, at any depth."""
+    found = []
+    try:
+        for task in Path(f'/proc/{pid}/task').iterdir():
+            for child in (task / 'children').read_text().split():
+                found += [int(child), *children(int(child))]
+    except FileNotFoundError:  # it has ended
+        pass
+    return found
+
+
+def resident(pid: int) -> float:
+    """Return the resident memory of a process in MiB, 0 if it has ended."""
+    try:
+        return int(Path(f'/proc/{pid}/statm').read_text().split()[1]) / PAGE
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+
+
+def open_files(pid: int) -> int:
+    """Return how many files, pipes and sockets a process holds open, 0 if it has ended."""
+    try:
+        return sum(1 for _ in Path(f'/proc/{pid}/fd').iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
