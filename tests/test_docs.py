@@ -64,8 +64,8 @@ def test_extras_block_of_the_readme():
     check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
 
 
-@pytest.mark.parametrize('code, restarts, requeued', [(0, '', False), (4, '', True), (137, '3', True), (143, '', True), (143, '20', False),
-                                                      (2, '', False), (3, '', False)])
+@pytest.mark.parametrize('code, restarts, requeued', [(0, '', False), (4, '', True), (6, '', True), (137, '3', True), (143, '', True),
+                                                      (143, '20', False), (2, '', False), (3, '', False)])
 def test_batch_script_of_the_scaling_page(tmp_path, code, restarts, requeued):
     """It asks slurm to run the job again when a process was lost or time is up, not when an option is wrong or training has diverged."""
     script = re.search(r'<!-- sbatch -->\n```bash\n(.*?)```', (REPOSITORY / 'docs' / 'scaling.md').read_text(), re.DOTALL)[1]

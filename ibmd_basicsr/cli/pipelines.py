@@ -33,8 +33,8 @@ outputs, in the project root (the folder that holds the options/ folder with the
   A run that is started again without --auto_resume renames the old folder to NAME_archived_TIME.
 
 exit codes: 0 done; 2 wrong command line, option file, data or weights; 3 loss not finite; 4 another process of this run ended or does not
-answer; 5 a file cannot be written (disk full); 130 Ctrl-C, 143 SIGTERM or SIGUSR1 (slurm): a state was saved after the iteration if the
-message says so, --auto_resume continues; 1 anything else.""",
+answer; 5 a file cannot be written (disk full); 6 the GPU failed or is gone; 130 Ctrl-C, 143 SIGTERM or SIGUSR1 (slurm): a state was saved
+after the iteration if the message says so, --auto_resume continues; 1 anything else.""",
     'test': """\
 examples:
   python -m ibmd_basicsr.test -opt options/test/sr4x_ibmd.yml
@@ -45,7 +45,7 @@ outputs, in the project root (the folder that holds the options/ folder with the
   results/NAME/test_*.log              log with the metrics
 
 exit codes: 0 done; 2 wrong command line, option file, data or weights; 4 another process of this run ended or does not answer;
-130 interrupted; 143 told to stop (SIGTERM); 1 anything else.""",
+6 the GPU failed or is gone; 130 interrupted; 143 told to stop (SIGTERM); 1 anything else.""",
 }
 
 
@@ -88,6 +88,11 @@ def main(is_train: bool) -> int:
         lost = ending.loss_of_a_process(error) if code is None and args.launcher != 'none' else None
         if lost is not None and not args.debug:
             ending.end(f'{lost}{ending.how_to_go_on()}.', ending.LOST, _rank(args))
+        from ibmd_basicsr.utils.device_errors import device_failure
+        failed = device_failure(error) if code is None else None
+        if failed is not None and not args.debug:
+            # a context of CUDA that is broken may hang at an orderly exit
+            ending.end(f'{failed[0]}{ending.how_to_go_on()}.', failed[1], _rank(args))
         if code is None or args.debug:
             raise
         # every rank meets a wrong option, but a file may be missing on one machine only

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ibmd_basicsr.models import build_restorer
 from ibmd_basicsr.restorer import Restorer
-from ibmd_basicsr.restoring.memory import RESULT_BYTES, bytes_per_pixel, fitting_side, free_memory, is_out_of_memory
+from ibmd_basicsr.restoring.memory import RESULT_BYTES, bytes_per_pixel, fitting_side, free_memory
 from ibmd_basicsr.restoring.photo import ImageError, Photo
 from ibmd_basicsr.restoring.zoo import Recipe, nearest_quality
+from ibmd_basicsr.utils.device_errors import is_out_of_memory
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.utils.tiling import NoiseWindow, plan_tiles, restore_tiled
 

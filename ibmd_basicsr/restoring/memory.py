@@ -1,4 +1,4 @@
-"""How much memory there is, how much restoring takes, and which errors say that it was too little."""
+"""How much memory there is, and how much restoring takes."""
 from __future__ import annotations
 
 import sys
@@ -65,11 +65,3 @@ def fitting_side(side: int, per_pixel: float, free: int | None) -> int:
     while free is not None and side > SMALLEST_TILE and side * side * per_pixel > SHARE * free:
         side //= 2
     return side
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory was too little, on any device; torch raises a bare RuntimeError on CPUs."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ('not enough memory' in text or "can't allocate memory" in text or 'out of memory' in text)

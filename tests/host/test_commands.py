@@ -109,6 +109,59 @@ def test_errors_of_a_run(run, tmp_path, monkeypatch, error, code, line):
     assert run('-opt', write(tmp_path, options(tmp_path))) == (code, [line])
 
 
+@pytest.mark.parametrize('text, code, line', [
+    ('CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be asynchronously reported ...', 6,
+     'error: the GPU failed or is gone (CUDA error: uncorrectable ECC error encountered); no state was saved yet, --auto_resume starts '
+     'anew.'),
+    ('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB', 2,
+     'error: not enough memory for this run (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB); '
+     'smaller: train.micro_batch, datasets.train.batch_size_per_gpu or gt_size, checkpoint_levels of the networks; no state was saved yet, '
+     '--auto_resume starts anew.'),
+])
+def test_failures_of_devices(run, tmp_path, monkeypatch, text, code, line):
+    import basicsr.train
+
+    from ibmd_basicsr.utils import ending
+
+    def fail(root):
+        (tmp_path / 'states').mkdir()
+        ending.note_states(tmp_path / 'states')
+        raise RuntimeError(text)
+
+    class Ended(BaseException):
+        pass
+
+    def end(message, code, rank):
+        raise Ended(f'error: {message}', code, rank)
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)
+    monkeypatch.setattr(ending, 'end', end)
+    try:
+        with pytest.raises(Ended) as stop:
+            run('-opt', write(tmp_path, options(tmp_path)))
+    finally:
+        ending.note_states(None)
+    assert stop.value.args == (line, code, 0)
+
+
+@pytest.mark.parametrize('text', ['CUDA error: device-side assert triggered', 'CUDA error: no kernel image is available for execution',
+                                  'The size of tensor a (3) must match', 'mat1 and mat2 shapes cannot be multiplied'])
+def test_bugs_are_no_failures_of_devices(text):
+    from ibmd_basicsr.utils.device_errors import device_failure
+    assert device_failure(RuntimeError(text)) is None
+    assert device_failure(ValueError('CUDA error: unknown error')) is None and device_failure(ValueError('out of memory')) is None
+
+
+def test_memory_that_no_machine_has_is_one_line():
+    import torch
+
+    from ibmd_basicsr.utils.device_errors import device_failure
+    with pytest.raises(RuntimeError) as stop:
+        torch.empty(2**60)
+    text, code = device_failure(stop.value)
+    assert code == 2 and text.startswith('not enough memory for this run (') and '\n' not in text
+
+
 def test_bugs_keep_their_traceback(run, tmp_path, monkeypatch):
     import basicsr.train
     monkeypatch.setattr(basicsr.train, 'train_pipeline', lambda root: {}['x'])
