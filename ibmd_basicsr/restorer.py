@@ -49,6 +49,7 @@ class SamplerOptions:
     """
 
     TYPES = ('ancestral', 'ode', 'dbim', 'heun', 'one_step', 'few_step')
+    MOST_STEPS = 10**6
     OWN = {'few_step': {'trained_steps'}, 'dbim': {'eta', 'order'}, 'heun': {'churn', 'guidance'}}
     type: str = 'one_step'
     steps: int | None = None
@@ -66,6 +67,8 @@ class SamplerOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f'sampler.{name} must be a positive integer, got {value!r}.')
+            if value is not None and value > self.MOST_STEPS:
+                raise ValueError(f'sampler.{name} must be at most {self.MOST_STEPS}, got {value}.')
         if self.type == 'one_step' and self.steps not in (None, 1):
             raise ValueError(f'sampler.steps must be 1 for one_step, got {self.steps}.')
         for owner, names in self.OWN.items():

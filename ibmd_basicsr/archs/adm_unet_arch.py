@@ -60,6 +60,12 @@ class ADMUNet(nn.Module):
         ValueError: an argument out of range, named with its value.
     """
 
+    WIDEST = 2**14
+    """Most channels of a level. What is larger is a slip: it would be found when the memory is full, or after hours of building."""
+    LARGEST = {'in_channels': 2**10, 'out_channels': 2**10, 'cond_channels': 2**10, 'noise_channels': 2**10, 'num_res_blocks': 32,
+               'patch_size': 64, 'num_classes': 10**6}
+    MOST_LEVELS = 10
+
     def __init__(
             self,
             *,
@@ -81,14 +87,26 @@ class ADMUNet(nn.Module):
             patch_size: int = 1,
             checkpoint_levels: Sequence[int] = ()):
         super().__init__()
-        for name, value, least in (('in_channels', in_channels, 1), ('cond_channels', cond_channels, 0),
-                                   ('noise_channels', noise_channels, 0), ('model_channels', model_channels, 1),
-                                   ('num_res_blocks', num_res_blocks, 1), ('patch_size', patch_size, 1),
-                                   ('num_heads', 1 if num_heads is None else num_heads, 1)):
+        for name, value, least in (('in_channels', in_channels, 1), ('out_channels', 1 if out_channels is None else out_channels, 1),
+                                   ('cond_channels', cond_channels, 0), ('noise_channels', noise_channels, 0),
+                                   ('model_channels', model_channels, 1), ('num_res_blocks', num_res_blocks, 1),
+                                   ('patch_size', patch_size, 1), ('num_head_channels', num_head_channels, 1),
+                                   ('num_heads', 1 if num_heads is None else num_heads, 1),
+                                   ('num_classes', 1 if num_classes is None else num_classes, 1)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f'ADMUNet: {name} must be an integer of at least {least}, got {value!r}.')
+            if value > self.LARGEST.get(name, self.WIDEST):
+                raise ValueError(f'ADMUNet: {name} must be an integer of at most {self.LARGEST.get(name, self.WIDEST)}, got {value}.')
+        if not 0 <= dropout < 1:
+            raise ValueError(f'ADMUNet: dropout must lie in [0, 1), got {dropout!r}.')
         if not channel_mult:
             raise ValueError('ADMUNet: channel_mult must name at least one level, got an empty list.')
+        if len(channel_mult) > self.MOST_LEVELS:
+            raise ValueError(f'ADMUNet: channel_mult must name at most {self.MOST_LEVELS} levels, got {len(channel_mult)}.')
+        for mult in channel_mult:
+            if not 1 <= mult * model_channels <= self.WIDEST:
+                raise ValueError(f'ADMUNet: channel_mult must give each level 1 to {self.WIDEST} channels, got {mult!r} times '
+                                 f'model_channels: {model_channels}.')
         factors = [2**level for level in range(len(channel_mult))]
         if not isinstance(checkpoint_levels, (list, tuple)) or not set(checkpoint_levels) <= set(factors):
             raise ValueError(f'ADMUNet: checkpoint_levels must be a list of downsampling factors out of {factors}, '

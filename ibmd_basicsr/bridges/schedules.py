@@ -96,7 +96,7 @@ class I2SBSchedule(BridgeSchedule):
     Times are fractions t in [0, 1]; index n = round(t (N - 1)).
 
     Args (keyword only):
-        n_timestep: N, even and at least 2.
+        n_timestep: N, even, 2 to a million.
         beta_max: peak of the quadratic schedule in units of 1/N; 0.3 for SR and JPEG, 1.0 for inpainting.
         ot_ode: the deterministic variant: the same means, c_t = 0.
 
@@ -108,10 +108,14 @@ class I2SBSchedule(BridgeSchedule):
     """First value of beta, fixed in the published code."""
     FIRST_LEVEL = 1e-4
     """Network time of index 0 in units of N: noise levels are ``linspace(1e-4, 1, N) * N``."""
+    MOST_STEPS = 10**6
+    """The tables of more are a slip that fills the memory."""
 
     def __init__(self, *, n_timestep: int = 1000, beta_max: float = 0.3, ot_ode: bool = False):
         if n_timestep < 2 or n_timestep % 2:
             raise ValueError(f'bridge.n_timestep must be even and at least 2 (the schedule is mirrored), got {n_timestep}.')
+        if n_timestep > self.MOST_STEPS:
+            raise ValueError(f'bridge.n_timestep must be at most {self.MOST_STEPS}, got {n_timestep}.')
         if not beta_max > 0:
             raise ValueError(f'bridge.beta_max must be positive, got {beta_max}.')
         self.n_timestep = n_timestep

@@ -14,11 +14,11 @@ import torch
 import yaml
 
 from ibmd_basicsr.compat.options import parse_options, read_option_file
-from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.metric_rules import missing_files
-from ibmd_basicsr.models.option_rules import OWN_MODELS, prepare_options
-from ibmd_basicsr.models.resolved_options import OPTIMIZER_BLOCKS, resolved_options
+from ibmd_basicsr.models.option_keys import OWN_MODELS
+from ibmd_basicsr.models.option_rules import prepare_options
+from ibmd_basicsr.models.resolved_options import resolved_options
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.precision import autocast_dtype
 
@@ -77,10 +77,9 @@ def report(opt: dict[str, Any], processes: int) -> str:
         processes: of the run, one per GPU.
 
     Raises:
-        OptionError: what only building things can find: an optimiser, a degradation, an image size that does not fit.
+        OptionError: an image size that does not fit, which only building the networks can find.
     """
     size, batch = _image_size(opt), opt['datasets']['train']['batch_size_per_gpu']
-    _build_the_rest(opt)
     autocast = _autocast(opt)
     sizes = {name: cost.measure_network(block, size) for name, block in cost.network_blocks(opt).items()}
     parts = [
@@ -109,23 +108,6 @@ def _autocast(opt: dict[str, Any]) -> torch.dtype | None:
     amp = opt['train'].get('amp')
     # which GPUs there will be is not known here; those that people train on since 2020 multiply bf16
     return autocast_dtype('bf16' if amp == 'auto' and opt['num_gpu'] else amp, torch.device('cpu'))
-
-
-def _build_the_rest(opt: dict[str, Any]) -> None:
-    """Build degradations and optimisers, which no option check has built.
-
-    Raises:
-        OptionError: a value that one of them refuses.
-    """
-    for phase, block in opt['datasets'].items():
-        if block.get('degradation') is not None:
-            build_degradation(block['degradation'], f'datasets.{phase}.degradation')
-    for name in sorted(name for name in OPTIMIZER_BLOCKS if opt['train'].get(name)):
-        options = dict(opt['train'][name])
-        try:
-            getattr(torch.optim, options.pop('type'))([torch.nn.Parameter(torch.empty(1, device='meta'))], **options)
-        except (TypeError, ValueError) as error:
-            raise OptionError(f'train.{name}: {error}') from error
 
 
 def _missing_files(opt: dict[str, Any]) -> list[str]:

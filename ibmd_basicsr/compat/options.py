@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
 import functools
 import importlib
@@ -19,27 +20,67 @@ import yaml
 from ibmd_basicsr.compat.distributed import DIST_PARAMS, check_dist_params, init_dist
 from ibmd_basicsr.utils.ending import note_states
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.option_problems import shown
 
 NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
 TEXT_KEYS = re.compile(r'name|type|weights|reference|features|classifier|labels|suffix|project|resume_id|codec|kernel|filename_tmpl|'
                        r'backend|(meta_info|dataroot|param_key)\w*|\w+_(name|path|file|root|dir)')
 """Keys whose values are names or paths: they stay text even where they look like a number."""
 
+LARGEST_SEED = 2**31 - 1
+"""numpy takes twice as much; the host adds the number of the process."""
+
 _texts: dict[str, str] = {}  # option file -> its text, read before the host may move the folder that it lies in
 _descriptions: dict[str, str] = {}  # option file -> its options with all defaults
 
 
+MOST_BYTES, MOST_VALUES, DEEPEST, LONGEST_TEXT = 2**20, 10**5, 50, 4096
+"""Of an option file: its size, the keys and values in it with all aliases written out, the nesting of its blocks, a single text."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without code, and without the silent loss of a key that is given twice."""
+    """YAML without code, without the silent loss of a key that is given twice, and with keys that can be shown in a message."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        for key, _ in node.value:
-            if isinstance(key.value, str) and key.tag != 'tag:yaml.org,2002:merge':
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f'key {key.value!r} is given twice', key.start_mark)
-                seen.add(key.value)
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag == 'tag:yaml.org,2002:merge':
+                continue
+            if key.tag != 'tag:yaml.org,2002:str' or not isinstance(key.value, str) or not key.value.isprintable() or not key.value:
+                raise yaml.constructor.ConstructorError(None, None, f'keys must be printable text, found {str(key.value)[:80]!r}',
+                                                        key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f'key {key.value!r} is given twice', key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def get_single_data(self):
+        """Return the content, None if there is none; refuse what would take long to walk before anything is made of it."""
+        node = self.get_single_node()
+        if node is None:
+            return None
+        self._count(node, 1, {})
+        return self.construct_document(node)
+
+    def _count(self, node: yaml.Node, depth: int, known: dict[int, int]) -> int:
+        """Return the number of values below a node, aliases written out."""
+        if id(node) in known:
+            if not known[id(node)]:
+                raise yaml.constructor.ConstructorError(None, None, 'a block holds itself', node.start_mark)
+            return known[id(node)]
+        if depth > DEEPEST:
+            raise yaml.constructor.ConstructorError(None, None, f'blocks in blocks, more than {DEEPEST}', node.start_mark)
+        if isinstance(node, yaml.ScalarNode):
+            if len(node.value) > LONGEST_TEXT:
+                raise yaml.constructor.ConstructorError(None, None, f'a text of {len(node.value)} characters, more than {LONGEST_TEXT}',
+                                                        node.start_mark)
+            return 1
+        known[id(node)] = 0  # on the way
+        items = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(self._count(item, depth + 1, known) for item in items)
+        if known[id(node)] > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, f'more than {MOST_VALUES} values, aliases written out', node.start_mark)
+        return known[id(node)]
 
 
 def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
@@ -49,7 +90,11 @@ def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
         OptionError: missing or not text, not YAML (with line and column), or not a mapping at its top level.
     """
     try:
-        text = Path(path).read_text(encoding='utf-8')
+        with open(path, 'rb') as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise OptionError(f'{path}: longer than {MOST_BYTES} bytes, not an option file.')
+        text = content.decode('utf-8')
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f'{path}: cannot read the option file ({getattr(error, "strerror", None) or error}).') from error
     try:
@@ -57,11 +102,20 @@ def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, 'problem_mark', None)
         place = f'{path}:{mark.line + 1}:{mark.column + 1}' if mark else str(path)
-        raise OptionError(f'{place}: not valid YAML ({getattr(error, "problem", None) or error}).') from error
+        raise OptionError(f'{place}: not valid YAML ({_reason(error)}).') from error
+    except RecursionError as error:
+        raise OptionError(f'{path}: not valid YAML (blocks in blocks, more than {DEEPEST}).') from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # dates and numbers that are none
+        raise OptionError(f'{path}: not valid YAML ({_reason(error)}).') from error
     if not isinstance(opt, dict):
         raise OptionError(f'{path}: must hold keys and values, found {"nothing" if opt is None else type(opt).__name__}.')
     _texts[str(path)] = text
     return opt
+
+
+def _reason(error: Exception) -> str:
+    text = ' '.join(str(getattr(error, 'problem', None) or error).split())
+    return text if text.isprintable() else ascii(text)
 
 
 def normalise_numbers(value: Any, key: str = '') -> Any:
@@ -100,6 +154,39 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> None:
             block = block[key]
 
 
+def check_host_options(file: str, raw: dict[str, Any], is_train: bool) -> None:
+    """Check what the host's parser takes for granted, whatever the model.
+
+    Raises:
+        OptionError: the first thing that it would stumble over.
+    """
+    absent = [key for key in ('name', 'model_type', 'num_gpu', 'datasets', 'path', 'logger' if is_train else 'val') if key not in raw]
+    if absent:
+        raise OptionError(f'{file}: missing at the top level: {", ".join(absent)}.')
+    for block in ('datasets', 'path') + (('logger', 'train') if is_train else ('val',)):
+        if block in raw and not isinstance(raw[block], dict):
+            raise OptionError(f'{file}: {block} must be a block of keys, got {shown(raw[block])}.')
+    if not isinstance(raw['name'], str) or raw['name'] in ('', '.', '..') or not raw['name'].isprintable():
+        raise OptionError(f'{file}: name must be text that can name a folder, got {shown(raw["name"])}.')
+    if not isinstance(raw['model_type'], str):
+        raise OptionError(f'{file}: model_type must be text, got {shown(raw["model_type"])}.')
+    number = raw['num_gpu']
+    if number != 'auto' and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+        raise OptionError(f"{file}: num_gpu must be 'auto', 0 or a number of GPUs, got {shown(number)}.")
+    seed = raw.get('manual_seed')
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED):
+        raise OptionError(f'{file}: manual_seed must be an integer from 0 to {LARGEST_SEED}, got {shown(seed)}.')
+    for key, value in raw['path'].items():
+        if value is not None and not isinstance(value, str) and not key.startswith(('ignore_resume_networks', 'strict_load_')):
+            raise OptionError(f'{file}: path.{key} must be text or ~, got {shown(value)}.')
+    for phase, dataset in raw['datasets'].items():
+        if not isinstance(dataset, dict):
+            raise OptionError(f'{file}: datasets.{phase} must be a block of keys, got {shown(dataset)}.')
+        for key in ('dataroot_gt', 'dataroot_lq'):
+            if dataset.get(key) is not None and not isinstance(dataset[key], str):
+                raise OptionError(f'{file}: datasets.{phase}.{key} must be text, got {shown(dataset[key])}.')
+
+
 Prepare = Callable[[dict[str, Any], bool], None]
 Describe = Callable[[dict[str, Any]], 'str | None']
 
@@ -125,15 +212,7 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
     given, _ = parser.parse_known_args()
     raw = read_option_file(given.opt)
     check_forced(given.force_yml, raw)
-    absent = [key for key in ('name', 'model_type', 'num_gpu', 'datasets', 'path', 'logger' if is_train else 'val') if key not in raw]
-    if absent:
-        raise OptionError(f'{given.opt}: missing at the top level: {", ".join(absent)}.')
-    for block in ('datasets', 'path') + (('logger', 'train') if is_train else ('val',)):
-        if block in raw and not isinstance(raw[block], dict):
-            raise OptionError(f'{given.opt}: {block} must be a block of keys, got {raw[block]!r}.')
-    for phase, dataset in raw['datasets'].items():
-        if not isinstance(dataset, dict):
-            raise OptionError(f'{given.opt}: datasets.{phase} must be a block of keys, got {dataset!r}.')
+    check_host_options(given.opt, raw, is_train)
 
     asked = _forced(given.force_yml, 'num_gpu') or str(raw['num_gpu'])
     # the host hands dist_params on for slurm only, and knows num_gpu and what is forced only after the process group stands
@@ -141,6 +220,8 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
     block = raw.get('dist_params')
     dist_params = check_dist_params(normalise_numbers({**block, **forced} if isinstance(block, dict) else block))
     host.init_dist = functools.partial(init_dist, cpu=asked == '0', dist_params=dist_params)
+    # the host would read the file once more, by a loader that could run code
+    host.yaml_load = lambda file: copy.deepcopy(raw)
     opt, args = host.parse_options(root_path, is_train=is_train)
 
     normalise_numbers(opt)

@@ -5,7 +5,6 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from basicsr.utils.registry import METRIC_REGISTRY
@@ -16,7 +15,7 @@ from ibmd_basicsr.metrics.classifier_metric import find_classifier
 from ibmd_basicsr.metrics.dists_metric import find_weights
 from ibmd_basicsr.metrics.diversity import Diversity
 from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, KernelDistance, find_features
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, one_line
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
 
 FROM_VALIDATION = ('img', 'img2', 'label')
@@ -77,13 +76,13 @@ def needs_truth(block: dict[str, Any]) -> bool:
 def missing_files(path: str, block: dict[str, Any]) -> list[str]:
     """Return one line for each file that a metric's block (with the right keys) needs and that is not there."""
     missing = [f'{path}.{key}: {block[key]}: no such file or folder.' for key in ('reference', 'labels')
-               if isinstance(block.get(key), (str, os.PathLike)) and not Path(block[key]).exists()]
+               if isinstance(block.get(key), (str, os.PathLike)) and not os.path.exists(block[key])]
     finder = FINDERS.get(block['type'])
     if finder is not None:
         try:
             finder(**{key: value for key, value in block.items() if key in inspect.signature(finder).parameters})
-        except (TypeError, ValueError) as error:
-            missing.append(f'{path}: {error}')
+        except (OSError, TypeError, ValueError) as error:  # the first: a name that no file can have
+            missing.append(f'{path}: {one_line(error)}')
     return missing
 
 
@@ -103,7 +102,7 @@ def _unknown(path: str, kind: Any) -> str:
 
 
 def _find_lpips(weights: str | None = None) -> None:
-    if weights is not None and not Path(weights).is_file():
+    if weights is not None and not os.path.isfile(weights):
         raise CheckpointError(f'{weights}: no such weight file.')
 
 

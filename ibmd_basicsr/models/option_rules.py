@@ -2,48 +2,39 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import torch
-from basicsr.models import lr_scheduler
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
 from ibmd_basicsr.compat.distributed import check_dist_params
+from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
-from ibmd_basicsr.losses.lpips_loss import LPIPSLoss
-from ibmd_basicsr.models.bridge_model import OPTIMIZERS
-from ibmd_basicsr.models.builders import find_arch
-from ibmd_basicsr.models.extras import EXTRA_LOSSES, GAN_TYPES
 from ibmd_basicsr.models.ibmd_model import StudentOptions
+from ibmd_basicsr.models.learning_rules import check_extras, check_optimizer, check_scheduler, check_truth
 from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth
+from ibmd_basicsr.models.option_keys import (
+    ADDED_TO_PATH,
+    ADDED_TO_TOP,
+    IBMD_TOP,
+    IBMD_TRAIN,
+    LOGGER,
+    OWN_MODELS,
+    PATH,
+    PATH_PREFIXES,
+    TEACHER,
+    TOP,
+    TRAIN,
+    VAL,
+)
+from ibmd_basicsr.models.option_values import value_problems
 from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.models.switches import SWITCHES, compile_problems
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.option_check import option_parameters
 from ibmd_basicsr.utils.option_problems import Problems
-
-OWN_MODELS = ('BridgeModel', 'IBMDModel')
-
-TOP = {'name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'find_unused_parameters', 'dist_params', 'datasets', 'network_g', 'path',
-       'train', 'val', 'logger', 'bridge'}
-ADDED_TO_TOP = {'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}  # by the host
-TRAIN = {'ema_decay', 'grad_clip', 'micro_batch', 'shard_optimizer', *SWITCHES, 'optim_g', 'scheduler', 'total_iter', 'warmup_iter',
-         'bridge_opt'}
-IBMD_TOP = {'teacher', 'network_bridge', 'network_d'}
-IBMD_TRAIN = {'optim_bridge', 'ibmd_opt', 'bridge_updates_per_student', 'share_generator_pass', 'student', 'real_pairs', 'optim_d',
-              *EXTRA_LOSSES}
-TEACHER = {'network', 'weights', 'param_key'}
-LOGGER = {'print_freq', 'save_checkpoint_freq', 'keep_checkpoints', 'use_tb_logger', 'wandb'}
-VAL = {'val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'sampler'}
-PATH = {'resume_state', 'ignore_resume_networks', 'experiments_root', 'results_root'}
-ADDED_TO_PATH = {'models', 'training_states', 'log', 'visualization'}  # by the host
-SCHEDULERS = {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
-              'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR, 'StepLR': torch.optim.lr_scheduler.StepLR}
-PATH_PREFIXES = ('pretrain_network_', 'param_key_', 'strict_load_')
 
 
 def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = True) -> None:
@@ -92,7 +83,15 @@ def check_options(opt: dict[str, Any], this_machine: bool = True) -> None:
 
 
 def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
-    """Return one line for each problem in the parsed options of one of :data:`OWN_MODELS`; see :func:`prepare_options`."""
+    """Return one line for each problem in the parsed options of one of :data:`OWN_MODELS`; see :func:`prepare_options`.
+
+    Values of a wrong type are told alone: all else assumes that there are none.
+    """
+    return value_problems(opt, types_only=True) or _rule_problems(opt, this_machine) or value_problems(opt, types_only=False)
+
+
+def _rule_problems(opt: dict[str, Any], this_machine: bool) -> list[str]:
+    """Return what the schema of option files cannot say: keys with the nearest valid one, and what belongs together."""
     training, ibmd = opt['is_train'], opt['model_type'] == 'IBMDModel'
     required = ['scale', 'bridge', 'network_g'] + (['train', 'logger'] if training else ['val'])
     required += ['teacher'] if training and ibmd else []
@@ -116,6 +115,8 @@ def find_problems(opt: dict[str, Any], this_machine: bool = True) -> list[str]:
     _check_val(opt, training, bridge, this_machine, found)
     if training and 'train' not in opt['datasets']:
         found.append('datasets: missing train.')
+    for block in ('datasets', 'val.metrics'):
+        found.extend(f'{block}: a name without dots is needed, got {name!r}.' for name in found.get(block) or () if '.' in str(name))
     for phase in opt['datasets']:
         _check_dataset(opt, phase, this_machine, found)
     return found
@@ -142,7 +143,7 @@ def _check_bridge(opt: dict[str, Any], found: Problems) -> Bridge | None:
     if found.keys('bridge', {*bridge_options(block['type']), 'type', 'conditional', 'hole'}):
         try:
             return build_bridge(**block)
-        except (TypeError, ValueError) as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             found.append(f'bridge: {error}')
     return None
 
@@ -178,8 +179,8 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: Problems) -> None:
     optimizers = ['optim_g'] + (['optim_bridge'] if ibmd else [])
     found.keys('train', TRAIN | (IBMD_TRAIN if ibmd else set()), [*optimizers, *losses, 'scheduler', 'total_iter'])
     for name in optimizers:
-        _check_optimizer(f'train.{name}', found)
-    _check_scheduler(found)
+        check_optimizer(f'train.{name}', found)
+    check_scheduler(found)
     for name, kind in losses.items():
         path = f'train.{name}'
         block = found.block(path)
@@ -199,9 +200,9 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: Problems) -> None:
     pairs = found.block('train.real_pairs')
     if pairs is not None and found.signature('train.real_pairs', RealPairs):
         found.build('train.real_pairs', RealPairs, pairs)
-        _check_truth('train.real_pairs', found)
+        check_truth('train.real_pairs', found)
     if ibmd:
-        _check_extras(opt, found)
+        check_extras(opt, found)
         wanted, given = int(found.get('train.student.tell_bridge') is True), found.get('network_bridge.noise_channels', 0)
         if given != wanted:
             found.append(f'network_bridge.noise_channels: must be {wanted} with train.student.tell_bridge: {str(bool(wanted)).lower()}, '
@@ -225,93 +226,6 @@ def _check_switches(opt: dict[str, Any], this_machine: bool, found: Problems) ->
     good = {name: found.get(f'train.{name}') is None or found.choice(f'train.{name}', choices) for name, choices in SWITCHES.items()}
     if this_machine and good['compile']:
         found.extend(compile_problems(found.get('train.compile'), 'cuda' if opt['num_gpu'] else 'cpu'))
-
-
-def _check_truth(path: str, found: Problems) -> None:
-    if found.get('datasets.train.return_gt') is False:
-        found.append(f'{path}: needs clean images, leave datasets.train.return_gt out.')
-
-
-def _check_extras(opt: dict[str, Any], found: Problems) -> None:
-    """Check the losses on the student's clean images, and the discriminator. Nothing is loaded or built in memory."""
-    for name, kinds in EXTRA_LOSSES.items():
-        path = f'train.{name}'
-        block = found.block(path)
-        if block is None:
-            continue
-        _check_truth(path, found)
-        if not found.choice(f'{path}.type', kinds) or not found.signature(path, LOSS_REGISTRY.get(block['type']), {'type'}):
-            continue
-        if block.get('reduction', 'mean') != 'mean':
-            found.append(f'{path}.reduction: must be mean, of which micro-batches take their share, got {block["reduction"]!r}.')
-        if block['type'] == 'GANLoss':
-            found.choice(f'{path}.gan_type', GAN_TYPES)
-        if block['type'] == 'LPIPSLoss':
-            _check_lpips(path, block, found)
-    gan = found.get('train.gan_opt') is not None
-    for path in ('network_d', 'train.optim_d'):
-        if gan != (found.get(path) is not None):
-            found.append(f'train.gan_opt: needs {path}.' if gan else f'{path}: needs train.gan_opt.')
-    if gan and found.block('train.optim_d') is not None:
-        _check_optimizer('train.optim_d', found)
-    if gan and found.block('network_d') is not None:
-        _check_discriminator(opt, found)
-
-
-def _check_lpips(path: str, block: dict[str, Any], found: Problems) -> None:
-    net = block.get('net', inspect.signature(LPIPSLoss).parameters['net'].default)
-    if net not in LPIPSLoss.SMALLEST:
-        found.append(f'{path}.net: must be one of {", ".join(map(repr, LPIPSLoss.SMALLEST))}, got {net!r}.')
-        return
-    if net == 'vgg' and block.get('weights') is None:
-        found.append(f"{path}: net: vgg needs weights, a file of torchvision's VGG16; nothing is downloaded. net: alex has its own.")
-    size = found.get('datasets.train.gt_size')
-    if isinstance(size, int) and size < LPIPSLoss.SMALLEST[net]:
-        found.append(f'{path}: net: {net} needs images of at least {LPIPSLoss.SMALLEST[net]} pixels a side, '
-                     f'got datasets.train.gt_size: {size}.')
-
-
-def _check_discriminator(opt: dict[str, Any], found: Problems) -> None:
-    arch = find_arch(found.get('network_d.type'))
-    if arch is None:
-        known = ', '.join(sorted(key.removesuffix('_basicsr') for key in ARCH_REGISTRY.keys() if 'Discriminator' in key))
-        found.append(f'network_d.type: no network {found.get("network_d.type")!r} is registered. Discriminators: {known}.')
-        return
-    size = found.get('datasets.train.gt_size')
-    if not found.signature('network_d', arch, {'type'}) or not isinstance(size, int):
-        return
-    try:
-        with torch.device('meta'):
-            net = found.build('network_d', arch, opt['network_d'])
-            if net is not None:
-                net(torch.empty(2, 3, size, size))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        found.append(f'network_d: {opt["network_d"]["type"]} does not take RGB images of {size}x{size} pixels ({reason}).')
-
-
-def _check_optimizer(path: str, found: Problems) -> None:
-    block = found.block(path)
-    if block is None or not found.choice(f'{path}.type', OPTIMIZERS):
-        return
-    names, _ = option_parameters(getattr(torch.optim, block['type']), ('params',))
-    if found.keys(path, {*names, 'type'}, ['lr']):
-        found.positive(f'{path}.lr')
-
-
-def _check_scheduler(found: Problems) -> None:
-    block = found.block('train.scheduler')
-    if block is None or not found.choice('train.scheduler.type', tuple(SCHEDULERS)):
-        return
-    kind = block['type']
-    if found.signature('train.scheduler', SCHEDULERS[kind], {'type'}, hidden=('optimizer', 'last_epoch')):
-        parts = ('periods', 'restart_weights') if kind == 'CosineAnnealingRestartLR' else ('restarts', 'restart_weights')
-        given = [block.get(part) for part in parts]
-        if all(isinstance(value, list) for value in given) and len(given[0]) != len(given[1]):
-            found.append(f'train.scheduler: {parts[0]} and {parts[1]} must have the same length, got {given[0]} and {given[1]}.')
-        periods, total = block.get('periods'), found.get('train.total_iter')
-        if isinstance(periods, list) and isinstance(total, (int, float)) and sum(periods) < total:
-            found.append(f'train.scheduler.periods: {periods} end at iteration {sum(periods)}, before train.total_iter ({total}).')
 
 
 def _check_logger(opt: dict[str, Any], found: Problems) -> None:
@@ -338,6 +252,8 @@ def _check_val(opt: dict[str, Any], training: bool, bridge: Bridge | None, this_
     for name in metrics or ():
         block = found.block(f'val.metrics.{name}')
         if block is None:
+            if metrics[name] is None:
+                found.append(f'val.metrics.{name}: must be a block of keys, got None.')
             continue
         problems = metric_problems(f'val.metrics.{name}', block, this_machine)
         if not problems and needs_truth(block):
@@ -366,6 +282,11 @@ def _check_dataset(opt: dict[str, Any], phase: str, this_machine: bool, found: P
         found.append(f'{path}.type: no dataset {block.get("type")!r} is registered. Registered: {known}.')
     elif block['type'] == DegradedImageDataset.__name__:
         found.keys(path, set(DegradedImageDataset.OPTIONS), ['name'])
+        if block.get('degradation') is not None:
+            try:
+                build_degradation(copy.deepcopy(block['degradation']), f'{path}.degradation')
+            except OptionError as error:
+                found.append(str(error))
     if kind == 'train':
         for key in ('batch_size_per_gpu', 'num_worker_per_gpu'):
             if not isinstance(block.get(key), int) or block[key] < (key == 'batch_size_per_gpu'):

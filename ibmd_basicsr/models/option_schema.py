@@ -22,7 +22,7 @@ from ibmd_basicsr.data.degradations import DEGRADATIONS
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.metrics.diversity import Diversity
 from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
-from ibmd_basicsr.models import option_rules
+from ibmd_basicsr.models import option_keys
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
 from ibmd_basicsr.models.extras import EXTRA_LOSSES, GAN_TYPES
 from ibmd_basicsr.models.ibmd_model import StudentOptions
@@ -125,7 +125,7 @@ TEXTS = {
 def option_schema() -> Schema:
     """Return the schema (draft 2020-12) of option files for training and testing; of models of BasicSR only the top level is described."""
     ours = [{'if': {'properties': {'model_type': {'const': model}}, 'required': ['model_type']}, 'then': _model(model == 'IBMDModel')}
-            for model in option_rules.OWN_MODELS]
+            for model in option_keys.OWN_MODELS]
     return {'$schema': 'https://json-schema.org/draft/2020-12/schema', 'title': 'Option file of ibmd_basicsr',
             'description': 'Made by scripts/option_schema.py; what a run checks beyond it: ibmd_basicsr/models/option_rules.py.',
             'type': 'object', 'required': ['name', 'model_type', 'num_gpu', 'datasets', 'path'],
@@ -135,11 +135,11 @@ def option_schema() -> Schema:
 
 def _model(ibmd: bool) -> Schema:
     networks = ('g', 'bridge', 'd') if ibmd else ('g',)
-    keys = option_rules.TOP | (option_rules.IBMD_TOP if ibmd else set())
+    keys = option_keys.TOP | (option_keys.IBMD_TOP if ibmd else set())
     known = {
         'scale': {'type': 'integer', 'minimum': 1}, 'num_gpu': {'anyOf': [{'const': 'auto'}, {'type': 'integer', 'minimum': 0}]},
         'name': {'type': 'string'}, 'model_type': {'type': 'string'}, 'manual_seed': {'type': 'integer'},
-        'find_unused_parameters': {'type': 'boolean'}, 'dist_params': {'type': 'object'},
+        'find_unused_parameters': {'type': 'boolean'}, 'dist_params': _open_block(),
         'network_g': _ref('network'), 'network_bridge': _ref('network'), 'network_d': _open_block(),
         'bridge': _bridge(), 'datasets': {'type': 'object', 'additionalProperties': _ref('dataset')}, 'path': _path(networks),
         'train': _train(ibmd), 'val': _val(), 'logger': _logger(),
@@ -168,11 +168,12 @@ def _dataset() -> Schema:
     texts = _texts(DegradedImageDataset)
     shapes: dict[str, Schema] = {
         'io_backend': _block({'type': {'enum': ['disk', 'lmdb']}}, open_=True), 'degradation': _degradation(),
-        **{name: {'type': 'boolean'} for name in ('use_hflip', 'use_rot', 'return_gt', 'cache', 'pin_memory', 'persistent_workers')},
+        **{name: {'type': 'boolean'} for name in ('use_hflip', 'use_rot', 'return_gt', 'cache')},
+        **{name: {'type': ['boolean', 'null']} for name in ('pin_memory', 'persistent_workers')},
         **{name: {'type': 'integer', 'minimum': 1} for name in ('gt_size', 'crop_multiple', 'detail_crops', 'batch_size_per_gpu', 'scale')},
-        **{name: {'type': 'integer', 'minimum': 0} for name in ('num_worker_per_gpu', 'manual_seed', 'start_iter')},
+        **{name: {'type': 'integer', 'minimum': 0} for name in ('num_worker_per_gpu', 'manual_seed', 'start_iter', 'num_prefetch_queue')},
         'dataset_enlarge_ratio': {'type': 'number'}, 'prefetch_mode': {'enum': [None, 'cuda']}}
-    keys = {name: _with_text(shapes.get(name, {'type': ['string', 'integer', 'null']}), name, texts) for name in sorted(
+    keys = {name: _with_text(shapes.get(name, {'type': ['string', 'null']}), name, texts) for name in sorted(
         DegradedImageDataset.OPTIONS) if name != 'type'}
     known = sorted(DATASET_REGISTRY.keys())
     return {'type': 'object', 'required': ['type'], 'properties': {'type': {'enum': known}},
@@ -186,7 +187,7 @@ def _degradation() -> Schema:
 
 def _path(networks: Collection[str]) -> Schema:
     text, null = {'type': ['string', 'null']}, {'type': ['array', 'null'], 'items': {'type': 'string'}}
-    keys: dict[str, Schema] = {key: dict(null if key == 'ignore_resume_networks' else text) for key in sorted(option_rules.PATH)}
+    keys: dict[str, Schema] = {key: dict(null if key == 'ignore_resume_networks' else text) for key in sorted(option_keys.PATH)}
     for name in networks:
         keys |= {f'pretrain_network_{name}': {'type': ['string', 'null'], 'description': f'Weights that net_{name} starts from.'},
                  f'param_key_{name}': {'type': 'string', 'description': 'Which weights of the file: params or params_ema.'},
@@ -202,13 +203,14 @@ def _train(ibmd: bool) -> Schema:
     known: dict[str, Schema] = {
         'ema_decay': {'type': 'number', 'minimum': 0, 'exclusiveMaximum': 1},
         **{name: {'enum': [*values, None]} for name, values in SWITCHES.items()},
-        'grad_clip': {'type': ['number', 'null'], 'exclusiveMinimum': 0}, 'micro_batch': positive, 'total_iter': positive,
+        'grad_clip': {'type': ['number', 'null'], 'exclusiveMinimum': 0}, 'micro_batch': positive | {'type': ['integer', 'null']},
+        'total_iter': positive,
         'shard_optimizer': {'type': 'boolean'}, 'share_generator_pass': {'type': 'boolean'},
         'warmup_iter': {'type': 'number'}, 'bridge_updates_per_student': positive,
-        'scheduler': _typed({kind: _parameters(target, ('optimizer', 'last_epoch')) for kind, target in option_rules.SCHEDULERS.items()}),
-        'student': _block(_parameters(StudentOptions)), 'real_pairs': _block(_parameters(RealPairs)),
+        'scheduler': _typed({kind: _parameters(target, ('optimizer', 'last_epoch')) for kind, target in option_keys.SCHEDULERS.items()}),
+        'student': _optional(_parameters(StudentOptions)), 'real_pairs': _optional(_parameters(RealPairs)),
         **dict.fromkeys(('optim_g', 'optim_bridge', 'optim_d'), _ref('optimizer')), **losses}
-    keys = option_rules.TRAIN | (option_rules.IBMD_TRAIN if ibmd else set())
+    keys = option_keys.TRAIN | (option_keys.IBMD_TRAIN if ibmd else set())
     return _block({key: known[key] for key in sorted(keys)})
 
 
@@ -220,7 +222,7 @@ def _metric() -> Schema:
     metrics = {name: METRIC_REGISTRY.get(name) for name in METRIC_REGISTRY.keys()}
     metrics |= {name: SET_METRIC_REGISTRY.get(name) for name in SET_METRIC_REGISTRY.keys()} | {Diversity.__name__: Diversity}
     better = {'better': {'enum': ['higher', 'lower'], 'description': TEXTS['better']}}
-    return _typed({name: _parameters(target, FROM_VALIDATION) | better for name, target in sorted(metrics.items())})
+    return _typed({name: _parameters(target, FROM_VALIDATION) | better for name, target in sorted(metrics.items())}) | {'type': 'object'}
 
 
 def _val() -> Schema:
@@ -228,14 +230,14 @@ def _val() -> Schema:
     sampler['type']['enum'] = list(SamplerOptions.TYPES)
     return _block({'val_freq': {'type': 'integer', 'minimum': 1}, 'save_img': {'type': 'boolean'}, 'suffix': {'type': ['string', 'null']},
                    'pbar': {'type': 'boolean'}, 'metrics': {'type': ['object', 'null'], 'additionalProperties': _ref('metric')},
-                   'sampler': _block(sampler)})
+                   'sampler': _optional(sampler)})
 
 
 def _logger() -> Schema:
     positive = {'type': 'integer', 'minimum': 1}
     known = {'print_freq': positive, 'save_checkpoint_freq': positive, 'keep_checkpoints': positive | {'type': ['integer', 'null']},
              'use_tb_logger': {'type': 'boolean'}, 'wandb': _open_block()}
-    return _block({key: known[key] for key in sorted(option_rules.LOGGER)})
+    return _block({key: known[key] for key in sorted(option_keys.LOGGER)})
 
 
 def _block(keys: dict[str, Schema], required: Collection[str] = (), *, open_: bool = False) -> Schema:
@@ -243,6 +245,11 @@ def _block(keys: dict[str, Schema], required: Collection[str] = (), *, open_: bo
     properties = {key: _with_text(schema, key) for key, schema in keys.items()}
     schema: Schema = {'type': 'object', 'properties': properties, 'additionalProperties': open_}
     return schema | ({'required': sorted(required)} if required else {})
+
+
+def _optional(keys: dict[str, Schema]) -> Schema:
+    """Return the schema of a block that ~ leaves out."""
+    return _block(keys) | {'type': ['object', 'null']}
 
 
 def _ref(name: str) -> Schema:
@@ -254,9 +261,9 @@ def _open_block() -> Schema:
 
 
 def _typed(kinds: dict[str, dict[str, Schema]]) -> Schema:
-    """Return the schema of a block whose ``type`` says which other keys it has."""
+    """Return the schema of a block whose ``type`` says which other keys it has; ~ leaves it out."""
     return {'type': ['object', 'null'], 'required': ['type'], 'properties': {'type': {'enum': list(kinds)}},
-            'allOf': [{'if': {'properties': {'type': {'const': kind}}, 'required': ['type']},
+            'allOf': [{'if': {'type': 'object', 'properties': {'type': {'const': kind}}, 'required': ['type']},
                        'then': _block(keys | {'type': {'const': kind}})} for kind, keys in kinds.items()]}
 
 

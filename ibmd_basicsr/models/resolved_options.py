@@ -18,7 +18,7 @@ from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.builders import find_arch
 from ibmd_basicsr.models.extras import EXTRA_LOSSES
 from ibmd_basicsr.models.ibmd_model import StudentOptions
-from ibmd_basicsr.models.option_rules import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MODELS, SCHEDULERS
+from ibmd_basicsr.models.option_keys import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MODELS, SCHEDULERS
 from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.version import __version__

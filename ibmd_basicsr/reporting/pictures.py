@@ -11,6 +11,7 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from torch import Tensor
 
 import ibmd_basicsr.data  # noqa: F401  (registers ours)
+from ibmd_basicsr.models.option_values import dataset_problems
 from ibmd_basicsr.reporting.rows import is_folder_name
 from ibmd_basicsr.utils.errors import OptionError, one_line
 
@@ -90,6 +91,9 @@ def load_pictures(opt: dict[str, Any], limit: int | None, path: str = 'dataset')
     """
     if not isinstance(opt['dataset'], dict) or 'type' not in opt['dataset']:
         raise OptionError(f'{path}: must be a block with a type, such as DegradedImageDataset.')
+    problems = dataset_problems(path, opt['dataset'])
+    if problems:
+        raise OptionError('\n  '.join(problems))
     options = {'name': opt['name'], **opt['dataset'], 'phase': 'val', 'scale': opt['scale']}
     options['io_backend'] = options.get('io_backend') or {'type': 'disk'}  # the host's data sets need it said
     try:

@@ -16,6 +16,7 @@ from ibmd_basicsr.reporting.ncnn_peer import CHANNELS
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys, option_parameters
+from ibmd_basicsr.utils.option_problems import shown
 from ibmd_basicsr.utils.precision import check_precision
 
 KEYS = {'name', 'scale', 'manual_seed', 'crop_border', 'output', 'dataset', 'datasets', 'metrics', 'restorers', 'speed_reference', 'grid',
@@ -29,6 +30,8 @@ ROW_KEYS = {
     'ncnn': {'name', 'kind', 'weights', 'input', 'output', 'channels', 'scale', 'padding', 'input_range', 'size_multiple'} | TILE_KEYS,
 }
 GRID_KEYS = {'columns', 'images', 'crop', 'zoom'}
+LARGEST = {'scale': 64, 'manual_seed': 2**63 - 1, 'crop_border': 4096, 'images': 1000, 'crop': 4096, 'zoom': 16}
+"""Upper bounds of integers: what is larger is a slip, and some of it would be found when the memory is full."""
 TILE_PAD = 32
 """Halo of tiles, in pixels of the input, where the option file names none."""
 
@@ -81,10 +84,8 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
             that are given twice.
     """
     check_keys('', opt, KEYS, ('name', 'scale', 'output', 'restorers'))
-    check_keys('grid', opt.get('grid') or {}, GRID_KEYS)
+    _check_values(opt)
     build_from_options(ReportOptions, opt.get('report') or {}, 'report')
-    if not isinstance(opt['scale'], int) or opt['scale'] < 1:
-        raise OptionError(f'scale: must be a positive integer, got {opt["scale"]!r}.')
     if not isinstance(opt['restorers'], list) or not opt['restorers']:
         raise OptionError('restorers: must be a list of rows with a name and a kind.')
     rows = []
@@ -105,6 +106,26 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
     return rows
 
 
+def _check_values(opt: dict[str, Any]) -> None:
+    """Check what is used when the images are restored, which may be after hours."""
+    for key in ('name', 'output'):
+        if not isinstance(opt[key], str) or not opt[key] or not opt[key].isprintable():
+            raise OptionError(f'{key}: must be text, got {shown(opt[key])}.')
+    grid = opt.get('grid') or {}
+    if not isinstance(grid, dict):
+        raise OptionError(f'grid: must be a block of keys, got {shown(grid)}.')
+    check_keys('grid', grid, GRID_KEYS)
+    if not isinstance(grid.get('columns') or [], list):
+        raise OptionError(f'grid.columns: must be a list of rows, got {shown(grid["columns"])}.')
+    for path, block, least, most in (('scale', opt, 1, LARGEST['scale']), ('manual_seed', opt, 0, LARGEST['manual_seed']),
+                                     ('crop_border', opt, 0, LARGEST['crop_border']), ('grid.images', grid, 1, LARGEST['images']),
+                                     ('grid.crop', grid, 1, LARGEST['crop']), ('grid.zoom', grid, 1, LARGEST['zoom'])):
+        value = block.get(path.rpartition('.')[2], least)
+        optional = value is None and path == 'manual_seed'
+        if not optional and (not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most):
+            raise OptionError(f'{path}: must be an integer from {least} to {most}, got {shown(value)}.')
+
+
 def _takes_other_steps(block: Any) -> bool:
     if not isinstance(block, dict) or not isinstance(block.get('steps'), list):
         return False
@@ -113,13 +134,13 @@ def _takes_other_steps(block: Any) -> bool:
 
 def _read_row(block: Any, path: str, opt: dict[str, Any]) -> list[Row]:
     if not isinstance(block, dict) or not isinstance(block.get('name'), str):
-        raise OptionError(f'{path}: must be a block with a name, got {block!r}.')
+        raise OptionError(f'{path}: must be a block with a name, got {shown(block)}.')
     name, kind = block['name'], block.get('kind')
-    path = f'{path} ({name})'
-    if kind not in ROW_KEYS:
-        raise OptionError(f'{path}.kind: must be one of {", ".join(map(repr, ROW_KEYS))}, got {kind!r}.')
     if not is_folder_name(name):
-        raise OptionError(f'{path}.name: names a folder of images, got {name!r}.')
+        raise OptionError(f'{path}.name: names a folder of images, got {shown(name)}.')
+    path = f'{path} ({name})'
+    if not isinstance(kind, str) or kind not in ROW_KEYS:
+        raise OptionError(f'{path}.kind: must be one of {", ".join(map(repr, ROW_KEYS))}, got {shown(kind)}.')
     read = {'input': _read_input, 'bridge': _read_bridge, 'arch': _read_arch, 'spandrel': _read_spandrel, 'ncnn': _read_ncnn}[kind]
     options_by_name = read(block, path)
     if kind == 'input':
@@ -130,7 +151,7 @@ def _read_row(block: Any, path: str, opt: dict[str, Any]) -> list[Row]:
 
 def is_folder_name(name: Any) -> bool:
     """Tell whether a name can be that of a folder of results."""
-    return isinstance(name, str) and bool(name) and name == Path(name).name and not name.startswith('.')
+    return isinstance(name, str) and bool(name) and name == Path(name).name and not name.startswith('.') and name.isprintable()
 
 
 def _read_tile(block: dict[str, Any], path: str, opt: dict[str, Any]) -> tuple[int, int]:
@@ -140,14 +161,14 @@ def _read_tile(block: dict[str, Any], path: str, opt: dict[str, Any]) -> tuple[i
         where = f'{path}.{key}' if key in block else key
         value = values[key] = block.get(key, opt.get(key, values[key]))
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise OptionError(f'{where}: must be a number of pixels of the input, 0 for whole images, got {value!r}.')
+            raise OptionError(f'{where}: must be a number of pixels of the input, 0 for whole images, got {shown(value)}.')
     return values['tile'], values['tile_pad'] if values['tile'] else 0
 
 
 def _read_weights(block: dict[str, Any], path: str) -> tuple[str, ...]:
     weights = block['weights'] if isinstance(block['weights'], list) else [block['weights']]
     if not weights or not all(isinstance(file, str) for file in weights):
-        raise OptionError(f'{path}.weights: must be a file or a list of files, got {block["weights"]!r}.')
+        raise OptionError(f'{path}.weights: must be a file or a list of files, got {shown(block["weights"])}.')
     return tuple(weights)
 
 
@@ -168,13 +189,13 @@ def _read_ncnn(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
     _check_range(block, path)
     for key in ('input', 'output'):
         if not isinstance(block.get(key), (str, type(None))):
-            raise OptionError(f'{path}.{key}: must be the name of a blob, got {block[key]!r}.')
-    if block.get('channels', 'RGB') not in CHANNELS:
-        raise OptionError(f'{path}.channels: must be one of {", ".join(map(repr, CHANNELS))}, got {block["channels"]!r}.')
+            raise OptionError(f'{path}.{key}: must be the name of a blob, got {shown(block[key])}.')
+    if not isinstance(block.get('channels', 'RGB'), str) or block.get('channels', 'RGB') not in CHANNELS:
+        raise OptionError(f'{path}.channels: must be one of {", ".join(map(repr, CHANNELS))}, got {shown(block["channels"])}.')
     for key, least in (('scale', 1), ('padding', 0)):
         value = block.get(key, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise OptionError(f'{path}.{key}: must be a whole number, at least {least}, got {value!r}.')
+            raise OptionError(f'{path}.{key}: must be a whole number, at least {least}, got {shown(value)}.')
     options = {key: block[key] for key in ('input', 'output', 'channels', 'padding', 'input_range', 'size_multiple') if key in block}
     return {block['name']: options | ({'network_scale': block['scale']} if 'scale' in block else {})}
 
@@ -182,13 +203,13 @@ def _read_ncnn(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
 def _check_multiple(block: dict[str, Any], path: str) -> None:
     multiple = block.get('size_multiple', 1)
     if not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1:
-        raise OptionError(f'{path}.size_multiple: must be a positive integer, got {multiple!r}.')
+        raise OptionError(f'{path}.size_multiple: must be a positive integer, got {shown(multiple)}.')
 
 
 def _check_range(block: dict[str, Any], path: str) -> None:
     span = block.get('input_range', [0, 1])
     if not isinstance(span, list) or len(span) != 2 or not all(isinstance(end, (int, float)) for end in span) or span[0] >= span[1]:
-        raise OptionError(f'{path}.input_range: must be the lowest and the highest value, such as [0, 255], got {span!r}.')
+        raise OptionError(f'{path}.input_range: must be the lowest and the highest value, such as [0, 255], got {shown(span)}.')
 
 
 def _read_arch(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
@@ -196,7 +217,7 @@ def _read_arch(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
     check_keys(path, block, ROW_KEYS['arch'], ('network', 'weights'))
     network = block['network']
     if not isinstance(network, dict) or not isinstance(network.get('type'), str):
-        raise OptionError(f'{path}.network: must be a block with a type, got {network!r}.')
+        raise OptionError(f'{path}.network: must be a block with a type, got {shown(network)}.')
     kind, known = network['type'], sorted(name.removesuffix('_basicsr') for name in ARCH_REGISTRY.keys())
     if kind not in known and kind not in ARCH_REGISTRY:
         near = difflib.get_close_matches(kind, known, 1)
@@ -205,9 +226,9 @@ def _read_arch(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
     _check_multiple(block, path)
     _check_range(block, path)
     if not isinstance(block.get('upsampled_input', False), bool):
-        raise OptionError(f'{path}.upsampled_input: must be true or false, got {block["upsampled_input"]!r}.')
+        raise OptionError(f'{path}.upsampled_input: must be true or false, got {shown(block["upsampled_input"])}.')
     if not isinstance(block.get('param_key'), (str, type(None))):
-        raise OptionError(f'{path}.param_key: must be a name, got {block["param_key"]!r}.')
+        raise OptionError(f'{path}.param_key: must be a name, got {shown(block["param_key"])}.')
     return {block['name']: {key: block[key] for key in ('network', 'param_key', 'size_multiple', 'input_range', 'upsampled_input')
                             if key in block}}
 
@@ -218,13 +239,13 @@ def _read_bridge(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
     name, network, bridge, sampler = block['name'], block['network'], block['bridge'], block['sampler']
     for key in ('network', 'bridge', 'sampler'):
         if not isinstance(block[key], dict):
-            raise OptionError(f'{path}.{key}: must be a block of keys, got {block[key]!r}.')
+            raise OptionError(f'{path}.{key}: must be a block of keys, got {shown(block[key])}.')
     if network.get('type') == ADMUNet.__name__:
         names, required = option_parameters(ADMUNet)
         check_keys(f'{path}.network', network, [*names, 'type'], required)
     try:
         built = build_bridge(**bridge)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise OptionError(f'{path}.bridge: {error}') from error
     if 'precision' in block:
         try:

@@ -60,7 +60,7 @@ def build_from_options(target: Callable, opt: dict[str, Any], block: str) -> Any
     """Call ``target`` with the options of a block. ``type`` is left out unless ``target`` has a parameter of that name.
 
     Raises:
-        OptionError: not a block; a key that ``target`` does not have, or lacks; or a value that it refuses.
+        OptionError: not a block; a key that ``target`` does not have, or lacks; or a value that it refuses or cannot compute with.
     """
     if not isinstance(opt, dict):
         raise OptionError(f'{block}: must be a block of keys, got {opt!r}.')
@@ -69,5 +69,5 @@ def build_from_options(target: Callable, opt: dict[str, Any], block: str) -> Any
     check_keys(block, options, names, required)
     try:
         return target(**options)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise OptionError(f'{block}: {error}') from error

@@ -8,6 +8,15 @@ from typing import Any
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
 
+LONGEST = 200
+"""Characters of a value in a message."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: one line, not longer than :data:`LONGEST`."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
+
 
 class Problems(list):
     """The lines found so far, with the checks that any block needs. Blocks are named by their path, ``train.optim_g``.
@@ -35,7 +44,7 @@ class Problems(list):
             return value
         if path not in self._reported:
             self._reported.add(path)
-            self.append(f'{path}: must be a block of keys, got {value!r}.')
+            self.append(f'{path}: must be a block of keys, got {shown(value)}.')
         return None
 
     def keys(self, path: str, allowed: set[str], required: list[str] | tuple = (), added: set[str] = frozenset()) -> bool:
@@ -65,7 +74,7 @@ class Problems(list):
         """Check that the value at ``path`` is one of ``choices``."""
         value = self.get(path)
         if value not in choices:
-            self.append(f'{path}: must be one of {", ".join(map(repr, choices))}, got {value!r}.')
+            self.append(f'{path}: must be one of {", ".join(map(repr, choices))}, got {shown(value)}.')
         return value in choices
 
     def positive(self, path: str, integer: bool = False) -> None:
@@ -75,4 +84,4 @@ class Problems(list):
             return
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not value > 0 or (integer and value != int(value)):
-            self.append(f'{path}: must be a positive {"integer" if integer else "number"}, got {value!r}.')
+            self.append(f'{path}: must be a positive {"integer" if integer else "number"}, got {shown(value)}.')

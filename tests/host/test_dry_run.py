@@ -256,7 +256,7 @@ def test_one_of_many_processes_prints_for_all(tmp_path, dry_run, monkeypatch):
 @pytest.mark.parametrize('changes, message', [
     ({'train__emma_decay': 0.9}, "train: unknown key 'emma_decay', did you mean 'ema_decay'?"),
     ({'datasets__train__gt_size': 18}, 'datasets.train.gt_size: ADMUNet: height and width must be multiples of 4'),
-    ({'datasets__train__gt_size': None}, 'datasets.train.gt_size: must be a positive integer'),
+    ({'datasets__train__gt_size': None}, 'datasets.train.gt_size: must be an integer, got None'),
     ({'datasets__val__degradation': {'type': 'sr', 'scale': 4, 'kernel': 'cubic'}}, 'datasets.val.degradation'),
     ({'train__optim_g': {'type': 'AdamW', 'lr': 1e-3, 'betas': [2, 2]}}, 'train.optim_g: Invalid beta parameter'),
     ({'train__amp': 'fp16'}, "train.amp: must be one of False, 'bf16', 'auto', got 'fp16'"),

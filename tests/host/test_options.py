@@ -83,7 +83,7 @@ def test_good_options_pass(model, tmp_path):
     ({'train__student': {'steps': 2, 'scheme': 'brigde'}}, "train.student: scheme must be one of ('posterior', 'bridge'), got 'brigde'"),
     ({'train__student': {'step': 2}}, "train.student: unknown key 'step', did you mean 'steps'?"),
     ({'train__student': {'steps': 2, 'tell_bridge': True}}, 'network_bridge.noise_channels: must be 1 with train.student.tell_bridge'),
-    ({'train__student': {'steps': 2, 'tell_bridge': 1}}, 'train.student: tell_bridge must be true or false, got 1'),
+    ({'train__student': {'steps': 2, 'tell_bridge': 1}}, 'train.student.tell_bridge: must be true or false, got 1'),
     ({'train__ema_decay': 1}, 'train.ema_decay: must lie in [0, 1), got 1'),
     ({'train__total_iter': None}, "train: missing 'total_iter'"),
     ({'val__val_freq': None}, "val: missing 'val_freq'"),

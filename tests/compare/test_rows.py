@@ -1,0 +1,40 @@
+"""What random option files of comparisons have found: each is a line that names the key, before anything is restored."""
+import pytest
+from tiny import REPOSITORY
+
+from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
+from ibmd_basicsr.reporting.pictures import load_image_sets
+from ibmd_basicsr.reporting.rows import read_rows
+from ibmd_basicsr.utils.errors import OptionError
+
+
+@pytest.fixture
+def opt():
+    return normalise_numbers(read_option_file(REPOSITORY / 'options/compare/sr4x.yml'))
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'grid': 3.5}, 'grid: must be a block of keys, got 3.5'), ({'grid': {'columns': 3}}, 'grid.columns: must be a list of rows, got 3'),
+    ({'grid': {'crop': 'x'}}, "grid.crop: must be an integer from 1 to 4096, got 'x'"), ({'grid': {'zoom': 0}}, 'grid.zoom: must be'),
+    ({'grid': {'images': 10**9}}, 'grid.images: must be an integer from 1 to 1000, got 1000000000'),
+    ({'scale': True}, 'scale: must be an integer from 1 to 64, got True'), ({'name': None}, 'name: must be text, got None'),
+    ({'output': 3}, 'output: must be text, got 3'), ({'output': 'a\nb'}, r"output: must be text, got 'a\\nb'"),
+    ({'crop_border': 'x'}, "crop_border: must be an integer from 0 to 4096, got 'x'"), ({'manual_seed': -1}, 'manual_seed: must be'),
+    ({'restorers': [{'name': 'x', 'kind': []}]}, r"restorers\[0\] \(x\).kind: must be one of .*, got \[\]"),
+    ({'restorers': [{'name': 'a\x1bb', 'kind': 'input'}]}, r"restorers\[0\].*name: names a folder"),
+    ({'restorers': [{'name': 'x', 'kind': 'ncnn', 'weights': 'x', 'channels': {}}]}, 'channels: must be one of')])
+def test_rows(change, message, opt):
+    with pytest.raises(OptionError, match=message) as error:
+        read_rows(opt | change)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'dataroot_gt': 3}, r'dataset.dataroot_gt: must be text, got 3'), ({'type': {}}, 'dataset.type: must be text, got {}'),
+    ({'type': None}, "dataset.type: must be text, got None"), ({'type': ''}, 'dataset.type: must be one of'),
+    ({'io_backend': 3}, 'dataset.io_backend: must be a block of keys, got 3')])
+def test_data_sets(change, message, opt, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(OptionError, match=message):
+        load_image_sets(opt | {'dataset': opt['dataset'] | change}, 1)
+    assert capsys.readouterr().out == ''
