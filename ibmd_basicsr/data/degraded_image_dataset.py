@@ -13,6 +13,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ibmd_basicsr.data.claims import false_claim
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.utils.errors import DataError, OptionError
 from ibmd_basicsr.utils.option_check import check_keys
@@ -282,6 +283,9 @@ def decode_image(content: bytes, path: str) -> np.ndarray:
     Raises:
         DataError: not an image, or damaged; the message names ``path``.
     """
+    claim = false_claim(content)
+    if claim is not None:
+        raise DataError(f'{path}: {claim}.')
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error:  # claims more pixels than OpenCV takes
