@@ -38,6 +38,7 @@ TEST = [
     'pytest>=8',
     'pytest-xdist>=3.5',  # tests in two processes: `make test` is twice as fast
     'jsonschema>=4.18',  # checks the schema of option files as an editor does
+    'hypothesis>=6.100',  # draws and shrinks the random option files and images of tests/fuzzing
     *METRICS, *PEERS, *EXPORT,
 ]
 REPORT = ['matplotlib>=3.7']  # training curves
