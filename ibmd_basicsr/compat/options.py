@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import copy
 import difflib
 import functools
@@ -135,12 +136,16 @@ def normalise_numbers(value: Any, key: str = '') -> Any:
     return value
 
 
-def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> None:
+def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> dict[str, Any]:
     """Check ``--force_yml`` entries ``a:b=value`` against the option file; the host's own failures do not name the entry.
 
+    Returns:
+        a copy of ``opt`` with what is forced.
+
     Raises:
-        OptionError: no or several ``=``, or a block that the file does not have.
+        OptionError: no or several ``=``, a block that the file does not have, or what the host would run as code.
     """
+    opt = copy.deepcopy(opt)
     for entry in entries or ():
         if entry.count('=') != 1:
             raise OptionError(f'--force_yml takes block:key=value with one "=", got {entry!r}.')
@@ -152,6 +157,17 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> None:
                 raise OptionError(f'--force_yml {entry!r}: the option file has no block {":".join(path)!r}'
                                   + (f', did you mean {near[0]!r}?' if near else '.'))
             block = block[key]
+        key, value = entry.partition('=')[0].strip().split(':')[-1], entry.partition('=')[2].strip()
+        if not re.fullmatch(r'[\w.-]+', key):
+            raise OptionError(f'--force_yml {entry!r}: a key is of letters, digits, "_", "-" and ".", got {key!r}.')
+        try:
+            if value.startswith('['):
+                ast.literal_eval(value)
+            block[key] = importlib.import_module('basicsr.utils.options')._postprocess_yml_value(value)
+        except (SyntaxError, ValueError) as error:
+            raise OptionError(f'--force_yml {entry!r}: a value is text, a number or a list of numbers and quoted text, '
+                              f'got {value!r}.') from error
+    return opt
 
 
 def check_host_options(file: str, raw: dict[str, Any], is_train: bool) -> None:
@@ -211,8 +227,9 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
     parser.add_argument('--force_yml', nargs='+')
     given, _ = parser.parse_known_args()
     raw = read_option_file(given.opt)
-    check_forced(given.force_yml, raw)
+    forced_options = check_forced(given.force_yml, raw)
     check_host_options(given.opt, raw, is_train)
+    check_host_options(given.opt, forced_options, is_train)
 
     asked = _forced(given.force_yml, 'num_gpu') or str(raw['num_gpu'])
     # the host hands dist_params on for slurm only, and knows num_gpu and what is forced only after the process group stands

@@ -142,3 +142,18 @@ def test_the_host_does_not_read_the_file_once_more(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(file)])
     monkeypatch.setattr('basicsr.utils.options.ordered_yaml', lambda: pytest.fail('read once more'))
     assert parse_options(str(tmp_path), prepare=prepare_options)[0]['network_g'] == NETWORK
+
+
+@pytest.mark.parametrize('entry, message', [
+    ('name=5', 'name must be text that can name a folder, got 5'), ('manual_seed=x', "manual_seed must be an integer .*, got 'x'"),
+    ('datasets:train:dataroot_gt=3', 'datasets.train.dataroot_gt must be text, got 3'), ('train:ema_decay=!!floatx', 'a value is text'),
+    ('train:optim_g:betas=[__import__("os").mkdir("executed")]', 'a value is text, a number or a list of numbers and quoted text'),
+    ('name"];__import__("os").mkdir("executed");opt["name=x', 'a key is of letters, digits')])
+def test_what_is_forced_is_checked_too_and_runs_nothing(entry, message, tmp_path, monkeypatch):
+    """The host executes keys and evaluates lists."""
+    file = write(tmp_path, options(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(file), '--force_yml', entry])
+    with pytest.raises(OptionError, match=message):
+        parse_options(str(tmp_path), prepare=prepare_options)
+    assert not (tmp_path / 'executed').exists()
