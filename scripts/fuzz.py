@@ -35,6 +35,7 @@ from typing import Any
 from tqdm import tqdm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / 'tests' / 'fuzzing')]  # also for cases that the process sends here
 ROUND = 200
 """Cases between two new seeds."""
 
@@ -121,7 +122,6 @@ def work(pipe: Connection, duration: float, seed: int, number: int, known: dict[
     # decoders in C write about damaged files what they like; the end of it is shown if the process crashes
     os.dup2(os.open(last.with_name('stderr'), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     faulthandler.enable()
-    sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / 'tests' / 'fuzzing')]
     import hypothesis
     from guard import Fault
 
@@ -217,9 +217,10 @@ def describe(case: Any) -> str:
     if not hasattr(case, 'text'):
         return f'  {case.origin}, {len(case.data)} bytes: {case.data[:40].hex()}...'
     import yaml
-    original = (REPOSITORY / case.origin).read_text(encoding='utf-8')
-    if case.changed or not case.text.startswith('#'):
-        original = yaml.safe_dump(yaml.safe_load(original), sort_keys=False)
+    from option_cases import shipped
+    _, original, options = shipped(REPOSITORY / case.origin)
+    if not case.text.startswith('#'):  # as it was written after a change of its content
+        original = yaml.safe_dump(options, sort_keys=False)
     lines = list(difflib.unified_diff(original.splitlines(), case.text.splitlines(), n=0, lineterm=''))[2:]
     return '\n'.join([f'  {case.origin}, {case.kind}', *(f'    {line[:160]}' for line in lines[:20])])
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from basicsr.utils import FileClient, scandir
+from basicsr.utils import FileClient
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ibmd_basicsr.data.claims import false_claim
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.utils.errors import DataError, OptionError
+from ibmd_basicsr.utils.files import find_files
+from ibmd_basicsr.utils.image_claims import false_claim
 from ibmd_basicsr.utils.option_check import check_keys
 from ibmd_basicsr.utils.seeding import derive_seed
 
@@ -79,6 +80,9 @@ class DegradedImageDataset(Dataset):
         self.train = opt.get('phase', 'train') == 'train'
         self.manual_seed = opt.get('manual_seed') or 0
         self.from_lq = opt.get('dataroot_lq') is not None
+        for key in ('dataroot_gt', 'dataroot_lq', 'dataroot_mask'):
+            if opt.get(key) == '':  # the working directory, to all that follows
+                raise OptionError(f'{block}.{key}: must name a folder, got an empty text.')
         if self.from_lq == (opt.get('dataroot_gt') is not None):
             raise OptionError(f'{block}: give either dataroot_gt (with degradation) or dataroot_lq, not both or neither; ready-made '
                               f'pairs are read by type PairedImageDataset.')
@@ -238,7 +242,7 @@ class DegradedImageDataset(Dataset):
 
 def list_images(folder: Path) -> list[str]:
     """Return the images of a folder and its subfolders: sorted paths relative to it, chosen by :data:`EXTENSIONS`."""
-    return sorted(name for name in scandir(str(folder), recursive=True) if name.lower().endswith(EXTENSIONS))
+    return find_files(folder, EXTENSIONS)
 
 
 def without_ending(name: str) -> str:

@@ -15,13 +15,15 @@ import cv2
 import numpy as np
 import torch
 from basicsr.data.data_util import paths_from_lmdb
-from basicsr.utils import FileClient, scandir
+from basicsr.utils import FileClient
 from basicsr.utils.registry import Registry
 from torch import Tensor, nn
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_torchvision, load_features, load_script, to_rgb_batch
 from ibmd_basicsr.metrics.lpips_metric import ALEXNET_FEATURES
+from ibmd_basicsr.utils.files import find_files
+from ibmd_basicsr.utils.image_claims import false_claim
 
 SET_METRIC_REGISTRY = Registry('set metric')
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
@@ -207,13 +209,19 @@ def read_images(root: str | os.PathLike) -> Iterator[np.ndarray]:
         names = paths_from_lmdb(str(root))
         client = FileClient('lmdb', db_paths=[str(root)], client_keys=['images'])
     else:
-        names = [name for name in scandir(str(root), recursive=True) if name.lower().endswith(EXTENSIONS)]
+        names = find_files(root, EXTENSIONS)
         client = None
     if not names:
         raise FileNotFoundError(f'{root}: holds no images.')
     for name in sorted(names):
         content = client.get(name, 'images') if client else (root / name).read_bytes()
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        claim = false_claim(content)
+        if claim is not None:
+            raise ValueError(f'{root / name}: {claim}.')
+        try:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        except cv2.error:  # claims more pixels than OpenCV takes
+            image = None
         if image is None:
             raise ValueError(f'{root / name}: cannot be decoded as an image.')
         yield image

@@ -120,6 +120,7 @@ def check_scheduler(found: Problems) -> None:
         given = [block.get(part) for part in parts]
         if all(isinstance(value, list) for value in given) and len(given[0]) != len(given[1]):
             found.append(f'train.scheduler: {parts[0]} and {parts[1]} must have the same length, got {given[0]} and {given[1]}.')
+            return
         periods, total = block.get('periods'), found.get('train.total_iter')
         for part in ('periods', 'restarts', 'restart_weights', 'milestones'):
             numbers = block.get(part, [])

@@ -138,7 +138,7 @@ def _model(ibmd: bool) -> Schema:
     keys = option_keys.TOP | (option_keys.IBMD_TOP if ibmd else set())
     known = {
         'scale': {'type': 'integer', 'minimum': 1}, 'num_gpu': {'anyOf': [{'const': 'auto'}, {'type': 'integer', 'minimum': 0}]},
-        'name': {'type': 'string'}, 'model_type': {'type': 'string'}, 'manual_seed': {'type': 'integer'},
+        'name': {'type': 'string'}, 'model_type': {'type': 'string'}, 'manual_seed': {'type': ['integer', 'null']},
         'find_unused_parameters': {'type': 'boolean'}, 'dist_params': _open_block(),
         'network_g': _ref('network'), 'network_bridge': _ref('network'), 'network_d': _open_block(),
         'bridge': _bridge(), 'datasets': {'type': 'object', 'additionalProperties': _ref('dataset')}, 'path': _path(networks),
@@ -167,16 +167,18 @@ def _bridge() -> Schema:
 def _dataset() -> Schema:
     texts = _texts(DegradedImageDataset)
     shapes: dict[str, Schema] = {
-        'io_backend': _block({'type': {'enum': ['disk', 'lmdb']}}, open_=True), 'degradation': _degradation(),
+        'io_backend': _block({'type': {'enum': ['disk', 'lmdb']}}, open_=True) | {'type': ['object', 'null']},
+        'degradation': _degradation(), 'manual_seed': {'type': ['integer', 'null'], 'minimum': 0},
         **{name: {'type': 'boolean'} for name in ('use_hflip', 'use_rot', 'return_gt', 'cache')},
         **{name: {'type': ['boolean', 'null']} for name in ('pin_memory', 'persistent_workers')},
         **{name: {'type': 'integer', 'minimum': 1} for name in ('gt_size', 'crop_multiple', 'detail_crops', 'batch_size_per_gpu', 'scale')},
-        **{name: {'type': 'integer', 'minimum': 0} for name in ('num_worker_per_gpu', 'manual_seed', 'start_iter', 'num_prefetch_queue')},
+        **{name: {'type': 'integer', 'minimum': 0} for name in ('num_worker_per_gpu', 'start_iter', 'num_prefetch_queue')},
         'dataset_enlarge_ratio': {'type': 'number'}, 'prefetch_mode': {'enum': [None, 'cuda']}}
     keys = {name: _with_text(shapes.get(name, {'type': ['string', 'null']}), name, texts) for name in sorted(
         DegradedImageDataset.OPTIONS) if name != 'type'}
     known = sorted(DATASET_REGISTRY.keys())
-    return {'type': 'object', 'required': ['type'], 'properties': {'type': {'enum': known}},
+    common = {key: keys[key] for key in ('dataroot_gt', 'dataroot_lq', 'io_backend', 'meta_info_file')}  # of the host's sets, too
+    return {'type': 'object', 'required': ['type'], 'properties': {'type': {'enum': known}, **common},
             'if': {'properties': {'type': {'const': DegradedImageDataset.__name__}}},
             'then': _block(keys | {'type': {'type': 'string', 'description': inspect.getdoc(DegradedImageDataset).splitlines()[0]}})}
 

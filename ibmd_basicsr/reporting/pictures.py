@@ -98,7 +98,7 @@ def load_pictures(opt: dict[str, Any], limit: int | None, path: str = 'dataset')
     options['io_backend'] = options.get('io_backend') or {'type': 'disk'}  # the host's data sets need it said
     try:
         dataset = build_dataset(options | {'manual_seed': opt.get('manual_seed') or 0})
-    except (KeyError, AssertionError) as error:  # the second: pairs of the host that do not match
+    except (AssertionError, AttributeError, LookupError, TypeError) as error:  # the host takes much for granted, such as pairs that match
         raise OptionError(f'{path}: {one_line(error)}') from error
     if isinstance(dataset, PairedImageDataset):
         dataset.paths.sort(key=lambda pair: pair['lq_path'])  # the host leaves the folder's order, which differs between machines

@@ -102,7 +102,7 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
     for key, values in named.items():
         for value in values:
             if value not in names:
-                raise OptionError(f'{key}: no row {value!r}. Rows: {", ".join(names)}.')
+                raise OptionError(f'{key}: no row {value!r}. Names of restorers: {", ".join(names)}.')
     return rows
 
 

@@ -55,8 +55,13 @@ def exit_code(error: Exception) -> int | None:
 def one_line(error: Exception) -> str:
     """Return the message of ``error``; of one that a data loader's worker re-raised, the original message without its traceback."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}'
+        return _printable(f'{error.filename}: {error.strerror}')
     message = str(error).strip()
     if message.startswith('Caught ') and '\n' in message:
         message = message.splitlines()[-1].partition(': ')[2]
-    return message or type(error).__name__
+    return _printable(message) or type(error).__name__
+
+
+def _printable(message: str) -> str:
+    """Escape what would move the cursor of a terminal or recolour it: names of files and options may hold anything."""
+    return ''.join(letter if letter.isprintable() or letter == '\n' else ascii(letter)[1:-1] for letter in message)

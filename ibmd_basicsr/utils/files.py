@@ -86,6 +86,24 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def find_files(folder: str | os.PathLike, endings: tuple[str, ...]) -> list[str]:
+    """Return the files of a folder and its subfolders that end so, in any case of letters: sorted paths relative to it.
+
+    Hidden files and folders, which operating systems leave among photographs, are left out.
+
+    Raises:
+        OSError: a folder that cannot be read.
+    """
+    def refuse(error: OSError) -> None:
+        raise error
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in files
+                  if name.lower().endswith(endings) and not name.startswith('.')]
+    return sorted(found)
+
+
 def file_digest(path: Path | str) -> str:
     """Return the sha256 of a file, in hexadecimal.
 

@@ -146,7 +146,7 @@ def with_row(number, **changes):
 @pytest.mark.parametrize('options, message', [
     (plan(outptu='x'), "unknown key 'outptu', did you mean 'output'?"),
     (plan(scale=0), 'scale: must be a positive integer, got 0.'),
-    (plan(speed_reference='teacher'), "speed_reference: no row 'teacher'. Rows: input, teacher@2, teacher@4, student."),
+    (plan(speed_reference='teacher'), "speed_reference: no row 'teacher'. Names of restorers: input, teacher@2, teacher@4, student."),
     (plan(grid={'colums': []}), "grid: unknown key 'colums', did you mean 'columns'?"),
     (plan(report={'image': 3}), "report: unknown key 'image', did you mean 'images'?"),
     (plan(report={'crop': 0}), 'report: crop must be a whole number from 8, got 0.'),

@@ -38,3 +38,12 @@ def test_data_sets(change, message, opt, monkeypatch, capsys):
     with pytest.raises(OptionError, match=message):
         load_image_sets(opt | {'dataset': opt['dataset'] | change}, 1)
     assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('change', [{'dataroot_gt': 0.0}, {'dataroot_lq': -1}, {'io_backend': 10**6}, {'io_backend': {'type': 3}},
+                                    {'filename_tmpl': None}], ids=str)
+def test_data_sets_of_the_host(change, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    opt = normalise_numbers(read_option_file(REPOSITORY / 'options/compare/normals.yml'))
+    with pytest.raises(OptionError, match='dataset'):
+        load_image_sets(opt | {'dataset': opt['dataset'] | change}, 1)

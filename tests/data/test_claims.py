@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ibmd_basicsr.data.claims import false_claim
 from ibmd_basicsr.data.degraded_image_dataset import decode_image
+from ibmd_basicsr.metrics.set_metrics import read_images
 from ibmd_basicsr.utils.errors import DataError
+from ibmd_basicsr.utils.image_claims import false_claim
 
 
 def encoded(form: str, samples: np.ndarray | None = None, **options) -> bytes:
@@ -38,11 +39,14 @@ IN_EXIF = encoded('JPEG', exif=EXIF.tobytes())
     (PNG[:16] + b'\0\0\x75\x30' * 2 + PNG[24:], 'claims 30000x30000 pixels in'),
     (with_sides(JPEG, b'\xff\xc0', 30000, 30001), 'claims 30001x30000 pixels in'),
     (with_sides(PROGRESSIVE, b'\xff\xc2', 65535, 65535), 'claims 65535x65535 pixels in')])
-def test_a_false_claim_is_a_line_before_the_decoder_sees_it(data, reason, monkeypatch):
+def test_a_false_claim_is_a_line_before_the_decoder_sees_it(data, reason, tmp_path, monkeypatch):
     monkeypatch.setattr('cv2.imdecode', lambda *arguments: pytest.fail('decoded'))
     with pytest.raises(DataError, match=f'^x.png: {reason}') as error:
         decode_image(data, 'x.png')
     assert '\n' not in str(error.value)
+    (tmp_path / 'x.png').write_bytes(data)
+    with pytest.raises(ValueError, match=f'x.png: {reason}'):
+        list(read_images(tmp_path))
 
 
 @pytest.mark.parametrize('data', [

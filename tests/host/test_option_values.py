@@ -15,7 +15,7 @@ from ibmd_basicsr.compat.options import DEEPEST, LONGEST_TEXT, MOST_BYTES, MOST_
 from ibmd_basicsr.models.option_rules import find_problems, prepare_options
 from ibmd_basicsr.models.option_schema import option_schema
 from ibmd_basicsr.models.option_values import value_problems
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, one_line
 
 HUGE = 10**9
 
@@ -77,6 +77,7 @@ def test_each_is_a_line_that_names_its_key(change, message, tmp_path):
 def test_what_the_schema_refuses_a_run_refuses(tmp_path):
     """Null, too: it leaves out the optional and nothing else."""
     schema = jsonschema.Draft202012Validator(option_schema())
+    assert schema.is_valid(options(tmp_path, manual_seed=None)) and not problems_of(tmp_path, manual_seed=None)
     for block, keys in (('train', ('student', 'real_pairs', 'grad_clip', 'micro_batch', 'ema_decay', 'shard_optimizer')),
                         ('val', ('sampler', 'pbar', 'save_img')), ('network_g', ('num_classes', 'dropout')), ('logger', ('wandb',))):
         for key in keys:
@@ -157,3 +158,8 @@ def test_what_is_forced_is_checked_too_and_runs_nothing(entry, message, tmp_path
     with pytest.raises(OptionError, match=message):
         parse_options(str(tmp_path), prepare=prepare_options)
     assert not (tmp_path / 'executed').exists()
+
+
+def test_messages_do_not_move_the_cursor():
+    assert one_line(FileNotFoundError(2, 'No such file', 'a\x1b[31m\n')) == 'a\\x1b[31m\n: No such file'
+    assert one_line(OptionError('two problems:\n  \x0e\u2028x')) == 'two problems:\n  \\x0e\\u2028x'

@@ -1,0 +1,36 @@
+"""Folders of photographs as people have them: subfolders, and what operating systems leave behind."""
+import pytest
+from tiny import make_photos
+
+from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset, list_images
+from ibmd_basicsr.metrics.set_metrics import read_images
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.files import find_files
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_photos(make_photos(tmp_path / 'photos', 2) / 'more', 1)
+    for name in ('.DS_Store', '._photo_0.png', 'notes.txt', '.thumbnails/photo_9.png'):
+        file = tmp_path / 'photos' / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b'no image')
+    (tmp_path / 'photos' / 'LOUD.PNG').write_bytes((tmp_path / 'photos' / 'photo_0.png').read_bytes())
+    return tmp_path / 'photos'
+
+
+def test_hidden_files_are_left_out(folder):
+    expected = ['LOUD.PNG', 'more/photo_0.png', 'photo_0.png', 'photo_1.png']
+    assert list_images(folder) == find_files(folder, ('.png',)) == expected
+    assert len(list(read_images(folder))) == 4
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        find_files(tmp_path / 'nowhere', ('.png',))
+
+
+@pytest.mark.parametrize('key', ['dataroot_gt', 'dataroot_lq', 'dataroot_mask'])
+def test_an_empty_text_is_not_the_working_directory(key):
+    with pytest.raises(OptionError, match=f'datasets.x.{key}: must name a folder, got an empty text'):
+        DegradedImageDataset({'name': 'x', key: ''})
