@@ -2,9 +2,6 @@
 from __future__ import annotations
 
 import os
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ibmd_basicsr.utils.errors import printable
 from ibmd_basicsr.utils.files import replace_file
+from ibmd_basicsr.utils.torch_files import UnreadableFile, read_torch_file
 
 ENTRANCE = 'input_blocks.0.0.weight'
 
@@ -23,13 +22,6 @@ class CheckpointError(ValueError):
     exit_code = 2
 
 
-def printable(text: Any, limit: int = 80) -> str:
-    """Return a name out of a file as one short line: the file may hold line ends and control characters where names are expected."""
-    text = str(text)
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= limit else f'{text[:limit]}...'
-
-
 def load_file(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without ever running code from it.
 
@@ -38,47 +30,15 @@ def load_file(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
         mmap: map the file instead of reading it, where its format allows that; what is not used then takes neither time nor memory.
 
     Raises:
-        CheckpointError: no such file, not a torch file, truncated, or only loadable by unpickling code.
+        CheckpointError: as :func:`~ibmd_basicsr.utils.torch_files.read_torch_file`, or not a dictionary.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'{path}: no such weight file.')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about pickle protocols; what follows from them is in the exception
-            content = torch.load(str(path), map_location='cpu', weights_only=True, mmap=mmap and _can_be_mapped(path))
-    except Exception as error:  # torch raises many types for damaged files
-        raise CheckpointError(f'{path}: {_why_unreadable(path, error)}.') from error
+        content = read_torch_file(Path(path), mmap)
+    except UnreadableFile as error:
+        raise CheckpointError(f'{path}: {error}.') from error
     if not isinstance(content, dict):
         raise CheckpointError(f'{path}: holds a {type(content).__name__}, not a dictionary of weights.')
     return content
-
-
-def _can_be_mapped(path: Path) -> bool:
-    """Tell whether the file is a zip archive of uncompressed records; the bytes of compressed ones would be taken for weights."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """Return the reason in an error of ``torch.load`` as a part of a sentence; torch's text has many lines and advises to run the code."""
-    text = str(error)
-    forbidden = re.search(r'GLOBAL (\S+)', text)
-    if forbidden:
-        return f'needs code to be run to be read (global {printable(forbidden[1])}), refused'
-    if 'TorchScript' in text:
-        return 'needs code to be run to be read (a TorchScript archive), refused'
-    if path.stat().st_size == 0:
-        return 'cannot be read as a weight file (empty)'
-    if 'WeightsUnpickler error' in text:
-        with open(path, 'rb') as file:
-            bare_pickle = file.read(1) == b'\x80'
-        reason = 'a bare pickle with more than plain data, refused' if bare_pickle else 'no torch file'
-    else:
-        reason = f'{type(error).__name__}: {printable(text.splitlines()[0], 160)}' if text else type(error).__name__
-    return f'cannot be read as a weight file ({reason})'
 
 
 def load_params(path: str | os.PathLike, param_key: str | None = 'params') -> dict[str, Tensor]:
@@ -89,12 +49,12 @@ def load_params(path: str | os.PathLike, param_key: str | None = 'params') -> di
         param_key: ``params``, ``params_ema``, or None for a file that is itself a state dict.
 
     Raises:
-        CheckpointError: as :func:`load_file`, or the key is missing (another key is never taken in its place).
+        CheckpointError: as :func:`load_file` and :func:`check_tensors`, or the key is missing (another key is never taken in its place).
     """
     content = load_file(path)
     if param_key is not None:
         content = _take(content, param_key, path)
-    return _without_prefix(content)
+    return _without_prefix(content, path)
 
 
 def load_preferred_params(path: str | os.PathLike,
@@ -109,14 +69,14 @@ def load_preferred_params(path: str | os.PathLike,
         the weights and the name that they were found under, None for a file that is itself a state dict.
 
     Raises:
-        CheckpointError: as :func:`load_file`, or the file holds none of the sets.
+        CheckpointError: as :func:`load_file` and :func:`check_tensors`, or the file holds none of the sets.
     """
     content = load_file(path)
     for key in param_keys:
         if key in content:
-            return _without_prefix(_take(content, key, path)), key
+            return _without_prefix(_take(content, key, path), path), key
     if content and all(isinstance(value, Tensor) for value in content.values()):
-        return _without_prefix(content), None
+        return _without_prefix(content, path), None
     raise CheckpointError(f'{path}: has neither {" nor ".join(map(repr, param_keys))}; it holds {_shown_keys(content)}.')
 
 
@@ -132,7 +92,29 @@ def _shown_keys(content: Mapping[str, Any]) -> str:
     return ', '.join(map(repr, list(content)[:6])) or 'nothing'
 
 
-def _without_prefix(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def check_tensors(state: Mapping[Any, Any], source: str | os.PathLike) -> None:
+    """Refuse everything but named dense tensors whose values are really in the file.
+
+    Raises:
+        CheckpointError: the first that is something else; ``source`` is what the message calls the file.
+    """
+    for key, value in state.items():
+        if not isinstance(key, str):
+            raise CheckpointError(f'{source}: has {printable(repr(key))} in place of a name.')
+        if not isinstance(value, Tensor):
+            problem = f'is a {type(value).__name__}, not a tensor'
+        elif value.layout != torch.strided:
+            problem = f'is a sparse tensor ({value.layout}), not a dense one'
+        elif value.is_meta or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            # a few bytes with stride 0 could claim any size, and would be written out in full
+            problem = f'claims the shape {tuple(value.shape)}, but its values are not in the file'
+        else:
+            continue
+        raise CheckpointError(f'{source}: {printable(key)} {problem}.')
+
+
+def _without_prefix(params: Mapping[str, Tensor], source: str | os.PathLike) -> dict[str, Tensor]:
+    check_tensors(params, source)
     return {key.removeprefix('module.'): value for key, value in params.items()}
 
 
@@ -163,11 +145,19 @@ def load_strictly(net: nn.Module, params: dict[str, Tensor], source: str) -> Non
         source: what the message calls the weights, usually the file.
 
     Raises:
-        CheckpointError: keys missing, superfluous or of another shape, with up to three of each.
+        CheckpointError: keys missing, superfluous or of another shape, with up to three of each; numbers of another kind than the
+            network's (integers for floats), or values that are infinite or not a number.
     """
-    misfits = find_misfits(params, net.state_dict())
+    own = net.state_dict()
+    misfits = find_misfits(params, own)
     if misfits:
         raise CheckpointError(f'{source}: does not fit the network {type(net).__name__}: {misfits}.')
+    for name, value in params.items():
+        if value.is_floating_point() != own[name].is_floating_point() or value.is_complex():
+            raise CheckpointError(f'{source}: {printable(name)} has values of {value.dtype}, the network {type(net).__name__} has '
+                                  f'{own[name].dtype}.')
+        if not value.isfinite().all():
+            raise CheckpointError(f'{source}: {printable(name)} has values that are not finite (infinite or not a number).')
     net.load_state_dict(params)
 
 

@@ -2,15 +2,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, printable
 from ibmd_basicsr.utils.files import TEMPORARY, file_digest
+from ibmd_basicsr.utils.torch_files import UnreadableFile, read_torch_file
 
 STATE_KEYS = ('epoch', 'iter', 'optimizers', 'schedulers')
 
@@ -94,6 +94,11 @@ def _read(opt: dict[str, Any], path: Path, check: bool = True) -> dict[str, Any]
     missing = [key for key in STATE_KEYS if key not in state]
     if missing:
         raise _Damaged(f'{path}: is no training state, it lacks {", ".join(missing)}.')
+    for key in ('epoch', 'iter'):
+        if not isinstance(state[key], int) or state[key] < 0:
+            raise _Damaged(f'{path}: is no training state, its {key} is {printable(repr(state[key]))}, not a number from 0.')
+    if not isinstance(state.get('sha256', {}), dict):
+        raise _Damaged(f'{path}: is no training state, its sha256 is a {type(state["sha256"]).__name__}, not a dictionary.')
     ignored = opt['path'].get('ignore_resume_networks') or ()
     for key in opt:
         if key.startswith('network_') and key not in ignored:
@@ -106,15 +111,15 @@ def _read(opt: dict[str, Any], path: Path, check: bool = True) -> dict[str, Any]
 
 
 def _load(path: Path, check: bool, mmap: bool = False) -> dict[str, Any]:
-    if not path.is_file():
-        raise _Damaged(f'{path}: no such file.')
+    size = f' ({path.stat().st_size} bytes)' if path.is_file() else ''
     try:
+        content = read_torch_file(path, mmap)
         # torch does not look at the checksums of its archives: a flipped bit would become a weight
         damaged = zipfile.ZipFile(path).testzip() if check and zipfile.is_zipfile(path) else None
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
-    except Exception as error:  # torch raises many types for damaged files
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _Damaged(f'{path} ({os.path.getsize(path)} bytes): cannot be read ({reason}).') from error
+    except UnreadableFile as error:
+        raise _Damaged(f'{path}{size}: {error}.') from error
+    except Exception as error:  # zipfile raises many types for damaged files
+        raise _Damaged(f'{path}{size}: cannot be read ({printable(error)}).') from error
     if damaged is not None:
         raise _Damaged(f'{path}: is damaged (checksum of {damaged.partition("/")[2] or damaged}).')
     if not isinstance(content, dict):

@@ -14,7 +14,7 @@ from basicsr.utils import get_root_logger
 from ibmd_basicsr.checkpoints.state_dict import save_atomically
 from ibmd_basicsr.compat.interruption import STOP
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
-from ibmd_basicsr.utils.errors import Interrupted
+from ibmd_basicsr.utils.errors import Interrupted, OptionError, printable
 from ibmd_basicsr.version import __version__
 
 SCHEDULER_POSITION = ('last_epoch', '_step_count', '_last_lr')
@@ -143,9 +143,16 @@ class SafeSaving:
         """Restore optimisers, positions of the schedulers, and the RNG of this rank. The networks were loaded by the constructor.
 
         The schedules themselves are those of the option file, so that a run can be resumed with a longer one.
+
+        Raises:
+            OptionError: the state is of another model, or its optimisers are nothing that torch takes.
         """
-        positions = [{key: value for key, value in state.items() if key in SCHEDULER_POSITION} for state in resume_state['schedulers']]
-        super().resume_training(resume_state | {'schedulers': positions})
+        try:
+            positions = [{key: value for key, value in state.items() if key in SCHEDULER_POSITION} for state in resume_state['schedulers']]
+            super().resume_training(resume_state | {'schedulers': positions})
+        except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise OptionError(f'path.resume_state: {self.opt["path"]["resume_state"]}: its optimizers and schedulers do not fit this run '
+                              f'({type(error).__name__}: {printable(error, 160)}).') from error
         self._complete = [resume_state['iter']]
         rng = resume_state.get('rng', [])
         if self.opt['rank'] < len(rng):

@@ -1,6 +1,8 @@
 """Errors that are the user's to mend: the commands print them as one line and end with ``exit_code``."""
 from __future__ import annotations
 
+from typing import Any
+
 
 class OptionError(ValueError):
     """An option file or a command line says something that cannot be done; the message names key, value and the choices."""
@@ -50,6 +52,13 @@ def exit_code(error: Exception) -> int | None:
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
         return 2
     return getattr(error, 'exit_code', None)
+
+
+def printable(text: Any, limit: int = 80) -> str:
+    """Return a name out of a file as one short line: the file may hold line ends and control characters where names are expected."""
+    text = str(text)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= limit else f'{text[:limit]}...'
 
 
 def one_line(error: Exception) -> str:

@@ -374,7 +374,7 @@ QKV = 'middle_block.1.qkv.weight'
     (lambda s: s | {'out.2.bias': 3}, 'out.2.bias is a int'),
     (lambda s: s | {'out.2.bias': None}, 'out.2.bias is a NoneType'),
     (lambda s: s | {'out.2.bias': torch.ones(3, dtype=torch.int64)}, 'not of floating-point numbers'),
-    (lambda s: s | {'out.2.bias': torch.ones(3).to_sparse()}, 'not of floating-point numbers'),
+    (lambda s: s | {'out.2.bias': torch.ones(3).to_sparse()}, 'is a sparse tensor'),
     (lambda s: s | {'out.2.bias': torch.ones(3, device='meta')}, 'not in the file'),
     (lambda s: s | {'out.2.weight': torch.ones(1).expand(3, 10**6, 3, 3)}, 'not in the file'),
     (lambda s: s | {'out.2.bias': torch.full((3,), float('nan'))}, 'not finite'),

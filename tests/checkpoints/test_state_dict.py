@@ -82,7 +82,7 @@ def test_a_missing_key_is_never_replaced_by_another(tmp_path):
     torch.save({'params': {}}, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match="no 'params_ema'; it holds 'params'"):
         load_params(tmp_path / 'a.pth', 'params_ema')
-    with pytest.raises(CheckpointError, match='no such weight file'):
+    with pytest.raises(CheckpointError, match='no such file'):
         load_params(tmp_path / 'b.pth')
     torch.save({'params': [1]}, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match="'params' is a list"):
@@ -106,3 +106,24 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError, match='disk full'):
         save_atomically({'params': Fails()}, path)
     assert load_params(path)['w'].item() == 1 and os.listdir(tmp_path) == ['a.pth']
+
+
+@pytest.mark.parametrize('weight, message', [
+    (torch.full((2, 3), float('nan')), 'weight has values that are not finite'),
+    (torch.ones(2, 3, dtype=torch.int64), 'weight has values of torch.int64, the network Linear has torch.float32'),
+    (torch.ones(2, 3, dtype=torch.complex64), 'weight has values of torch.complex64'),
+])
+def test_values_that_are_no_weights_are_refused(weight, message):
+    with pytest.raises(CheckpointError, match=f'a.pth: {message}'):
+        load_strictly(nn.Linear(3, 2), {'weight': weight, 'bias': torch.zeros(2)}, 'a.pth')
+
+
+@pytest.mark.parametrize('params, message', [
+    ({'w': [1.0]}, 'w is a list, not a tensor'), ({3: torch.ones(1)}, 'has 3 in place of a name'),
+    ({'w': torch.ones(1, device='meta')}, 'its values are not in the file'), ({'w': torch.ones(1).to_sparse()}, 'w is a sparse tensor'),
+    ({'w': torch.ones(1).expand(2**20, 2**20)}, r'w claims the shape \(1048576, 1048576\)'),
+])
+def test_what_is_no_tensor_is_named(tmp_path, params, message):
+    torch.save({'params': params}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=message):
+        load_params(tmp_path / 'a.pth')
