@@ -10,7 +10,7 @@ from pathlib import Path
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import OptionError, one_line
-from ibmd_basicsr.utils.project import project_root
+from ibmd_basicsr.utils.project import find_option_file, project_root
 
 EPILOG = """\
 examples:
@@ -61,9 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = make_parser().parse_args(arguments)
     command = shlex.join(['python', '-m', 'ibmd_basicsr.compare', *arguments])
-    option_file = Path(args.opt).resolve()
-    if not option_file.is_file():
-        raise OptionError(f'-opt {args.opt}: no such file.')
+    option_file = find_option_file(args.opt).resolve()
     if args.limit is not None and args.limit < 1:
         raise OptionError(f'--limit must be at least 1, got {args.limit}.')
     output = Path(args.output).resolve() if args.output else None

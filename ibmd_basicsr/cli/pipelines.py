@@ -10,7 +10,7 @@ from pathlib import Path
 from ibmd_basicsr.utils import ending
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import Interrupted, NonFiniteError, OptionError, exit_code, one_line
-from ibmd_basicsr.utils.project import project_root
+from ibmd_basicsr.utils.project import find_option_file, project_root
 
 PLUGIN_PACKAGES = ('archs', 'data', 'losses', 'metrics', 'models')
 """Packages that register what option files name."""
@@ -102,9 +102,7 @@ def main(is_train: bool) -> int:
 
 
 def _run(args: argparse.Namespace, is_train: bool) -> None:
-    option_file = Path(args.opt).resolve()
-    if not option_file.is_file():
-        raise OptionError(f'-opt {args.opt}: no such file.')
+    option_file = find_option_file(args.opt).resolve()
     if args.launcher == 'none' and 'TORCHELASTIC_RUN_ID' in os.environ and int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise OptionError('Started by torchrun with several processes: add --launcher pytorch.')
     root = project_root(option_file)

@@ -19,15 +19,18 @@ import torch
 import yaml
 
 from ibmd_basicsr.compat.distributed import DIST_PARAMS, check_dist_params, init_dist
+from ibmd_basicsr.compat.safe_yaml import OptionLoader
 from ibmd_basicsr.utils.ending import note_states
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, printable
 from ibmd_basicsr.utils.option_problems import shown
+from ibmd_basicsr.utils.project import find_option_file
 
 NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?')
 TEXT_KEYS = re.compile(r'name|type|weights|reference|features|classifier|labels|suffix|project|resume_id|codec|kernel|filename_tmpl|'
                        r'backend|(meta_info|dataroot|param_key)\w*|\w+_(name|path|file|root|dir)')
 """Keys whose values are names or paths: they stay text even where they look like a number."""
-
+LONGEST = 2**20
+"""Bytes of an option file at most. Those of this repository have a few thousand."""
 LARGEST_SEED = 2**31 - 1
 """numpy takes twice as much; the host adds the number of the process."""
 
@@ -35,88 +38,34 @@ _texts: dict[str, str] = {}  # option file -> its text, read before the host may
 _descriptions: dict[str, str] = {}  # option file -> its options with all defaults
 
 
-MOST_BYTES, MOST_VALUES, DEEPEST, LONGEST_TEXT = 2**20, 10**5, 50, 4096
-"""Of an option file: its size, the keys and values in it with all aliases written out, the nesting of its blocks, a single text."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without code, without the silent loss of a key that is given twice, and with keys that can be shown in a message."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.tag == 'tag:yaml.org,2002:merge':
-                continue
-            if key.tag != 'tag:yaml.org,2002:str' or not isinstance(key.value, str) or not key.value.isprintable() or not key.value:
-                raise yaml.constructor.ConstructorError(None, None, f'keys must be printable text, found {str(key.value)[:80]!r}',
-                                                        key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f'key {key.value!r} is given twice', key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-    def get_single_data(self):
-        """Return the content, None if there is none; refuse what would take long to walk before anything is made of it."""
-        node = self.get_single_node()
-        if node is None:
-            return None
-        self._count(node, 1, {})
-        return self.construct_document(node)
-
-    def _count(self, node: yaml.Node, depth: int, known: dict[int, int]) -> int:
-        """Return the number of values below a node, aliases written out."""
-        if id(node) in known:
-            if not known[id(node)]:
-                raise yaml.constructor.ConstructorError(None, None, 'a block holds itself', node.start_mark)
-            return known[id(node)]
-        if depth > DEEPEST:
-            raise yaml.constructor.ConstructorError(None, None, f'blocks in blocks, more than {DEEPEST}', node.start_mark)
-        if isinstance(node, yaml.ScalarNode):
-            if len(node.value) > LONGEST_TEXT:
-                raise yaml.constructor.ConstructorError(None, None, f'a text of {len(node.value)} characters, more than {LONGEST_TEXT}',
-                                                        node.start_mark)
-            return 1
-        known[id(node)] = 0  # on the way
-        items = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-        known[id(node)] = 1 + sum(self._count(item, depth + 1, known) for item in items)
-        if known[id(node)] > MOST_VALUES:
-            raise yaml.constructor.ConstructorError(None, None, f'more than {MOST_VALUES} values, aliases written out', node.start_mark)
-        return known[id(node)]
-
-
 def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
     """Read an option file.
 
     Raises:
-        OptionError: missing or not text, not YAML (with line and column), or not a mapping at its top level.
+        OptionError: missing, longer than :data:`LONGEST` or not text, not YAML (with line and column), or not a mapping at its top level.
     """
+    file = find_option_file(path)
     try:
-        with open(path, 'rb') as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise OptionError(f'{path}: longer than {MOST_BYTES} bytes, not an option file.')
+        with open(file, 'rb') as stream:
+            content = stream.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise OptionError(f'{path}: is no option file, it has more than {LONGEST} bytes.')
         text = content.decode('utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f'{path}: cannot read the option file ({getattr(error, "strerror", None) or error}).') from error
+    except UnicodeDecodeError as error:
+        raise OptionError(f'{path}: is not text in UTF-8 (byte {error.start}: {error.reason}).') from error
+    except OSError as error:
+        raise OptionError(f'{path}: cannot read the option file ({error.strerror or error}).') from error
     try:
-        opt = yaml.load(text, Loader=_Loader)  # a SafeLoader
+        opt = yaml.load(text, Loader=OptionLoader)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, 'problem_mark', None)
         place = f'{path}:{mark.line + 1}:{mark.column + 1}' if mark else str(path)
-        raise OptionError(f'{place}: not valid YAML ({_reason(error)}).') from error
-    except RecursionError as error:
-        raise OptionError(f'{path}: not valid YAML (blocks in blocks, more than {DEEPEST}).') from error
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # dates and numbers that are none
-        raise OptionError(f'{path}: not valid YAML ({_reason(error)}).') from error
+        reason = getattr(error, 'problem', None) or ' '.join(str(error).split())
+        raise OptionError(f'{place}: not valid YAML ({printable(reason, 400)}).') from error
     if not isinstance(opt, dict):
         raise OptionError(f'{path}: must hold keys and values, found {"nothing" if opt is None else type(opt).__name__}.')
     _texts[str(path)] = text
     return opt
-
-
-def _reason(error: Exception) -> str:
-    text = ' '.join(str(getattr(error, 'problem', None) or error).split())
-    return text if text.isprintable() else ascii(text)
 
 
 def normalise_numbers(value: Any, key: str = '') -> Any:

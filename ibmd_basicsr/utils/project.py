@@ -1,7 +1,9 @@
-"""Where an option file's relative paths start."""
+"""Option files: whether they are there, and where their relative paths start."""
 from __future__ import annotations
 
 from pathlib import Path
+
+from ibmd_basicsr.utils.errors import OptionError
 
 
 def project_root(option_file: Path | str) -> Path:
@@ -10,3 +12,16 @@ def project_root(option_file: Path | str) -> Path:
         if parent.name == 'options':
             return parent.parent
     return Path.cwd()
+
+
+def find_option_file(given: Path | str) -> Path:
+    """Return the path of an option file.
+
+    Raises:
+        OptionError: there is no file; pipes and devices, which may never end, are none.
+    """
+    path = Path(given)
+    if not path.is_file():
+        what = 'is a folder, not an option file' if path.is_dir() else 'is not a regular file' if path.exists() else 'no such option file'
+        raise OptionError(f'{given}: {what}.')
+    return path

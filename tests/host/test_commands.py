@@ -46,7 +46,7 @@ def test_unknown_argument_is_refused(run):
 
 
 def test_missing_option_file(run):
-    assert run('-opt', 'absent.yml') == (2, ['error: -opt absent.yml: no such file.'])
+    assert run('-opt', 'absent.yml') == (2, ['error: absent.yml: no such option file.'])
 
 
 def test_yaml_error_has_a_position(run, tmp_path):

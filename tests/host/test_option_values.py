@@ -11,7 +11,8 @@ import ibmd_basicsr.data
 import ibmd_basicsr.losses
 import ibmd_basicsr.metrics
 import ibmd_basicsr.models  # noqa: F401  (registration)
-from ibmd_basicsr.compat.options import DEEPEST, LONGEST_TEXT, MOST_BYTES, MOST_VALUES, parse_options, read_option_file
+from ibmd_basicsr.compat.options import LONGEST, parse_options, read_option_file
+from ibmd_basicsr.compat.safe_yaml import DEPTH, LONGEST_TEXT, VALUES
 from ibmd_basicsr.models.option_rules import find_problems, prepare_options
 from ibmd_basicsr.models.option_schema import option_schema
 from ibmd_basicsr.models.option_values import value_problems
@@ -96,17 +97,17 @@ def test_ranges_are_those_of_the_schema():
 
 
 @pytest.mark.parametrize('text, message', [
-    ('a: 2001-02-30', r'not valid YAML \(day is out of range for month\)'),
+    ('a: 2001-02-30', r"not valid YAML \('2001-02-30': day is out of range for month\)"),
     ('a: !!int x', 'not valid YAML'), ('a: !!timestamp x', 'not valid YAML'), ('a: !!float x', 'not valid YAML'),
     (f'a: {"9" * 5000}', f'a text of 5000 characters, more than {LONGEST_TEXT}'),
-    ('a: &x {b: *x}', 'a block holds itself'),
-    ('a: ' + '[' * 60 + ']' * 60, f'blocks in blocks, more than {DEEPEST}'),
-    ('a: ' + '[' * 5000, 'blocks in blocks'),
-    ('a0: &a0 [1, 1]\n' + ''.join(f'a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n' for i in range(1, 40)), f'more than {MOST_VALUES} values'),
+    ('a: &x {b: *x}', 'an alias stands for the block or list that it lies in'),
+    ('a: ' + '[' * 60 + ']' * 60, f'nested deeper than {DEPTH}'),
+    ('a: ' + '[' * 5000, 'nested deeper'),
+    ('a0: &a0 [1, 1]\n' + ''.join(f'a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n' for i in range(1, 40)), f'more than {VALUES} values'),
     ('1: x', "keys must be printable text, found '1'"), ('on: x', "keys must be printable text, found 'on'"),
     ('"a\\nb": x', 'keys must be printable text'), ('"": x', 'keys must be printable text'), ('[a]: x', 'keys must be printable text'),
     ('a: !!python/object/apply:os.mkdir [executed]', 'could not determine a constructor'), ('a: !!map x', 'not valid YAML'),
-    ('a: x\n' * 2 + 'b' * MOST_BYTES, 'longer than 1048576 bytes')], ids=lambda text: text[:20])
+    ('a: x\n' * 2 + 'b' * LONGEST, 'more than 1048576 bytes')], ids=lambda text: text[:20])
 def test_yaml_that_is_none(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / 'x.yml'

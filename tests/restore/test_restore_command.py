@@ -257,7 +257,7 @@ def test_the_list_of_this_repository(restore):
     (['x.png', '-o', 'out', '--weights', 'my.pth'], '--weights my.pth: a file needs the options of its network, too'),
     (['x.png', '-o', 'out', '--weights', 'inpaint_tiny'], 'inpaint_tiny_student: takes a mask beside the image'),
     (['x.png', '-o', 'out', '--weights', 'sr2x_tiny', '--steps', '2'], '--steps 2 with sr2x_tiny_student: sampler.steps must be 1'),
-    (['x.png', '-o', 'out', '-opt', 'missing.yml'], 'missing.yml: cannot read the option file'),
+    (['x.png', '-o', 'out', '-opt', 'missing.yml'], 'missing.yml: no such option file'),
     (['x.png', '-o', 'out', '-opt', 'plain.yml'], 'plain.yml: has no block bridge and no block network_g'),
     (['x.png', '-o', 'out.tif', '--task', 'jpeg'], '-o out.tif: .tif is not written; .png, .jpg, .jpeg, .webp are.'),
     (['x.png', 'y.png', '-o', 'out.png', '--task', 'jpeg'], '-o out.png: one file for 2 images'),
