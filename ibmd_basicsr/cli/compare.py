@@ -84,6 +84,6 @@ def main(arguments: list[str] | None = None) -> int:
     comparison = Comparison(opt, rows, output=output or Path(opt['output']), device=device, limit=args.limit, fresh=args.fresh)
     failures = comparison.run()
     print(write_report(comparison, command, failures))
-    for name, message in failures.items():
-        print(f'error: {name}: {message}', file=sys.stderr)
+    if failures:  # each was told when it failed
+        print(f'{len(failures)} of {len(rows)} restorers failed: {", ".join(failures)}')
     return 1 if failures else 0

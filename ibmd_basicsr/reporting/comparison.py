@@ -89,7 +89,7 @@ class Comparison:
                         image_set.set_values[row.name] = self._measure_set(row.name, image_set, qualities[image_set.name])
                 except Exception as error:  # the other rows are still worth having
                     failures[row.name] = one_line(error)
-                    bar.write(f'{row.name} failed: {failures[row.name]}', file=sys.stderr)
+                    bar.write(f'error: {row.name}: {failures[row.name]}', file=sys.stderr)
                 bar.set_postfix_str('')
                 bar.update(number * images - bar.n)  # what a failed row has left out
         return failures
