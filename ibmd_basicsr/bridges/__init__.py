@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,6 +98,12 @@ def build_bridge(*, type: str, conditional: bool = False, hole: str = 'keep', **
     if hole not in HOLES:
         raise ValueError(f'bridge.hole must be one of {HOLES}, got {hole!r}.')
     schedule_class, precond_class = SCHEDULES[type]
+    for name, value in {'conditional': conditional, **options}.items():
+        if name in ('conditional', 'ot_ode'):
+            if not isinstance(value, bool):
+                raise ValueError(f'bridge.{name} must be true or false, got {value!r}.')
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f'bridge.{name} must be a finite number, got {value!r}.')
     scaling = {name: options.pop(name) for name in _options(precond_class) if name in options}
     schedule = schedule_class(**options)
     return Bridge(schedule=schedule, precond=precond_class(schedule, **scaling), conditional=conditional, hole=hole)

@@ -412,6 +412,8 @@ def build_degradation(options: dict[str, Any], block: str = 'degradation') -> De
     Raises:
         OptionError: unknown type or key (with the nearest one), a missing key, or a value out of range.
     """
-    if not isinstance(options, dict) or options.get('type') not in DEGRADATIONS:
+    if not isinstance(options, dict):
         raise OptionError(f'{block}: must be a block with a type, one of {", ".join(map(repr, DEGRADATIONS))}, got {options!r}.')
+    if options.get('type') not in DEGRADATIONS:
+        raise OptionError(f'{block}.type: must be one of {", ".join(map(repr, DEGRADATIONS))}, got {options.get("type")!r}.')
     return build_from_options(DEGRADATIONS[options['type']], options, block)

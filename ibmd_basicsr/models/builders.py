@@ -10,9 +10,13 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks)
+from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
+from ibmd_basicsr.utils.errors import OptionError, printable
+from ibmd_basicsr.utils.memory import physical_memory
+from ibmd_basicsr.utils.option_check import build_from_options
 
 
 def find_arch(name: str) -> type[nn.Module] | None:
@@ -40,6 +44,28 @@ def build_frozen_network(options: dict[str, Any], weights: str, param_key: str, 
     net = build_network(deepcopy(options))
     load_strictly(net, load_params(weights, param_key), str(weights))
     return net.to(device).eval().requires_grad_(False)
+
+
+def check_network(options: dict[str, Any], block: str, this_machine: bool = True) -> ADMUNet:
+    """Return an ``ADMUNet`` on the meta device, built without memory or arithmetic.
+
+    Args:
+        options: a ``network`` block.
+        block: what messages call it.
+        this_machine: refuse weights that are larger than the memory here.
+
+    Raises:
+        OptionError: a key or value that the network does not take.
+    """
+    try:
+        with torch.device('meta'):
+            net = build_from_options(ADMUNet, options, block)
+    except RuntimeError as error:  # torch's, for sizes that no number can hold
+        raise OptionError(f'{block}: {printable(error, 160)}') from error
+    size = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+    if this_machine and size > physical_memory():
+        raise OptionError(f'{block}: its weights take {size / 2**30:.0f} GiB, more than the memory of this machine.')
+    return net
 
 
 def build_restorer(*, network: dict[str, Any], bridge: dict[str, Any], weights: str, param_key: str = 'params_ema',

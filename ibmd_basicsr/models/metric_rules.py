@@ -55,6 +55,9 @@ def metric_problems(path: str, block: dict[str, Any], this_machine: bool = True)
         problems.append(f"{path}.better: must be one of 'higher', 'lower', got {better!r}.")
     elif better is not None and expected is not None and better != expected:
         problems.append(f'{path}.better: {expected} is better for {kind}, got {better!r}; leave it out.')
+    border = block.get('crop_border', 0)
+    if not isinstance(border, int) or isinstance(border, bool) or border < 0:
+        problems.append(f'{path}.crop_border: must be a number of pixels, 0 or more, got {border!r}.')
     if kind == KernelDistance.__name__ and str(block.get('reference')).endswith('.npz'):
         problems.append(f'{path}.reference: a kernel distance needs the images, a folder or an LMDB; mu and sigma are not enough.')
     if kind == DIVERSITY and not problems:

@@ -12,14 +12,18 @@ from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
+from ibmd_basicsr.models.builders import check_network
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.option_check import build_from_options, check_keys, option_parameters
+from ibmd_basicsr.utils.option_check import build_from_options
 from ibmd_basicsr.utils.project import project_root
 
 CARDS = 'weights/cards.yml'
 USUAL_SIZE = 256
 """Side of the images that a network was trained on, where its option file names no other, in pixels of the result."""
+
+LARGEST_SCALE = 64
+"""Enlargements beyond are mistyped: one pixel would become a picture."""
 
 
 @dataclass(frozen=True)
@@ -180,12 +184,11 @@ def _check_blocks(opt: Mapping[str, Any], file: Path | str) -> None:
 def _to_recipe(opt: dict[str, Any], file: Path, name: str, title: str, weights: Path) -> Recipe:
     normalise_numbers(opt)
     network, bridge, scale = opt['network_g'], opt['bridge'], opt.get('scale', 1)
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        raise OptionError(f'{file}: scale must be a positive integer, got {scale!r}.')
+    if not isinstance(scale, int) or isinstance(scale, bool) or not 1 <= scale <= LARGEST_SCALE:
+        raise OptionError(f'{file}: scale must be an integer from 1 to {LARGEST_SCALE}, got {scale!r}.')
     if network.get('type') != ADMUNet.__name__:
         raise OptionError(f'{file}: network_g.type must be {ADMUNet.__name__!r}, got {network.get("type")!r}.')
-    names, required = option_parameters(ADMUNet)
-    check_keys(f'{file}: network_g', network, [*names, 'type'], required)
+    check_network(network, f'{file}: network_g')
     try:
         build_bridge(**bridge)
     except (TypeError, ValueError) as error:
@@ -201,9 +204,13 @@ def _to_recipe(opt: dict[str, Any], file: Path, name: str, title: str, weights: 
         takes = 'a mask'
     else:
         takes = 'class labels' if network.get('num_classes') else ''
-    size = next((block['gt_size'] for block in blocks if isinstance(block.get('gt_size'), int)), USUAL_SIZE)
+    size = next((block['gt_size'] for block in blocks if 'gt_size' in block), USUAL_SIZE)
+    quality = degradation.get('quality')
+    for name, value in (('gt_size', size), ('degradation.quality', quality)):
+        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 1):
+            raise OptionError(f'{file}: {name} must be a number from 1, got {value!r}.')
     return Recipe(name, title, _task(kind, degradation), network, bridge, sampler, scale, weights,
-                  str((opt.get('path') or {}).get('param_key_g') or 'params_ema'), degradation.get('quality'), max(size, 64), takes)
+                  str((opt.get('path') or {}).get('param_key_g') or 'params_ema'), quality, max(size, 64), takes)
 
 
 def _task(kind: str, degradation: Mapping[str, Any]) -> str:

@@ -3,10 +3,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Iterable
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ibmd_basicsr.utils.errors import OptionError
+
+KINDS = {'int': 'an integer', 'float': 'a finite number', 'bool': 'true or false', 'str': 'text'}
+"""Annotations of parameters, and what messages call them."""
 
 
 def key_problems(block: str, given: Iterable[str], allowed: Collection[str], required: Collection[str] = ()) -> list[str]:
@@ -56,6 +60,31 @@ def option_parameters(target: Callable, hidden: Collection[str] = ()) -> tuple[l
     return [p.name for p in parameters], [p.name for p in parameters if p.default is p.empty]
 
 
+def check_values(target: Callable, options: Mapping[str, Any], block: str) -> None:
+    """Refuse text or lists where ``target`` is annotated to take a number, numbers that are not finite, and the like.
+
+    Only parameters that are annotated as int, float, bool or str, alone or with None, are looked at. Integers may be written as 1e5.
+
+    Raises:
+        OptionError: naming block, key, value and what is wanted.
+    """
+    for name, parameter in inspect.signature(target).parameters.items():
+        kinds = set(str(parameter.annotation).replace(' ', '').split('|'))
+        if name not in options or not kinds <= {*KINDS, 'None'}:
+            continue
+        value = options[name]
+        if not any(_fits(value, kind) for kind in kinds):
+            wanted = ' or '.join(KINDS.get(kind, 'nothing (~)') for kind in sorted(kinds))
+            raise OptionError(f'{block}: {name} must be {wanted}, got {value!r}.')
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind in ('int', 'float'):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return number and (kind == 'float' or value == int(value))
+    return value is None if kind == 'None' else isinstance(value, {'bool': bool, 'str': str}[kind])
+
+
 def build_from_options(target: Callable, opt: dict[str, Any], block: str) -> Any:
     """Call ``target`` with the options of a block. ``type`` is left out unless ``target`` has a parameter of that name.
 
@@ -67,6 +96,7 @@ def build_from_options(target: Callable, opt: dict[str, Any], block: str) -> Any
     names, required = option_parameters(target)
     options = {key: value for key, value in opt.items() if key != 'type' or 'type' in names}
     check_keys(block, options, names, required)
+    check_values(target, options, block)
     try:
         return target(**options)
     except (ArithmeticError, TypeError, ValueError) as error:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,6 @@ class Problems(list):
         value = self.get(path)
         if value is None:
             return
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if not number or not value > 0 or (integer and value != int(value)):
             self.append(f'{path}: must be a positive {"integer" if integer else "number"}, got {shown(value)}.')
