@@ -39,12 +39,13 @@ def install(prepare: Callable[[dict[str, Any], bool], None], describe: Callable[
     * ``basicsr.train.load_resume_state``: any device, any working directory, damaged states (:mod:`.resume`)
     * ``basicsr.train.EnlargedSampler``: a data order that depends on ``manual_seed`` and resumes within an epoch
     * ``basicsr.data.worker_init_fn``: processes that outlive the signals on which a run saves and ends (:mod:`.workers`)
+    * ``basicsr.train.build_dataset``, ``basicsr.test.build_dataset``: images and LMDBs that cannot be used are named (:mod:`.datasets`)
     * ``basicsr.train.copy_opt_file``: ``-opt`` may be the copy that an earlier run left in its experiment folder
 
     Args:
         prepare, describe: complete and check the parsed options, and write them down, see :func:`.options.parse_options`.
     """
-    from ibmd_basicsr.compat import distributed, options, resume
+    from ibmd_basicsr.compat import datasets, distributed, options, resume
     from ibmd_basicsr.compat.iteration_sampler import IterationSampler
     from ibmd_basicsr.compat.workers import WorkerInit
 
@@ -54,6 +55,7 @@ def install(prepare: Callable[[dict[str, Any], bool], None], describe: Callable[
     host_options.init_dist = distributed.init_dist
     train.parse_options = test.parse_options = partial(options.parse_options, prepare=prepare, describe=describe)
     train.load_resume_state = resume.load_resume_state
+    train.build_dataset = test.build_dataset = datasets.build_dataset
     train.copy_opt_file = options.copy_opt_file
     train.EnlargedSampler = IterationSampler
     if not isinstance(data.worker_init_fn, WorkerInit):

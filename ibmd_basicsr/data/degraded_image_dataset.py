@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,8 @@ from torch.utils.data import Dataset
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.utils.errors import DataError, OptionError
 from ibmd_basicsr.utils.files import find_files
-from ibmd_basicsr.utils.image_claims import false_claim
+from ibmd_basicsr.utils.image_files import decode_image
+from ibmd_basicsr.utils.lmdb_files import list_keys, read_value
 from ibmd_basicsr.utils.option_check import check_keys
 from ibmd_basicsr.utils.seeding import derive_seed
 
@@ -137,10 +137,7 @@ class DegradedImageDataset(Dataset):
             raise FileNotFoundError(f'{root}: no such image {"LMDB" if self.backend == "lmdb" else "folder"}.')
         if self.backend == 'disk':
             return list_images(root)
-        listing = root / 'meta_info.txt'
-        if not listing.is_file():
-            raise FileNotFoundError(f'{root}: not an LMDB of BasicSR (meta_info.txt is missing).')
-        return [line.split('.')[0] for line in listing.read_text().splitlines() if line.strip()]
+        return list_keys(root)
 
     def _find_masks(self) -> list[str]:
         """Return the key of each image's mask."""
@@ -204,11 +201,10 @@ class DegradedImageDataset(Dataset):
     def _decode(self, root: Path, key: str) -> np.ndarray:
         """Return an image of a folder or an LMDB as (H, W, 3), RGB, uint8."""
         path = str(root / key)
+        if self.backend == 'lmdb':
+            return decode_image(read_value(root, key), path)
         try:
-            if self.backend == 'lmdb':
-                content = _lmdb_client(os.getpid(), str(root)).get(key, 'images')
-            else:
-                content = FileClient('disk').get(path)
+            content = FileClient('disk').get(path)
         except FileNotFoundError:
             raise
         except OSError as error:  # a disk that fails while it reads names no file
@@ -281,31 +277,7 @@ def read_labels(file: Path, keys: list[str]) -> list[int]:
     return found
 
 
-def decode_image(content: bytes, path: str) -> np.ndarray:
-    """Decode the bytes of an image file to (H, W, 3), RGB, uint8; grey becomes RGB, transparency is dropped, 16 bits become 8.
-
-    Raises:
-        DataError: not an image, or damaged; the message names ``path``.
-    """
-    claim = false_claim(content)
-    if claim is not None:
-        raise DataError(f'{path}: {claim}.')
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    except cv2.error:  # claims more pixels than OpenCV takes
-        image = None
-    if image is None:
-        raise DataError(f'{path}: cannot be decoded as an image.')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
 def gradient_energy(image: np.ndarray) -> float:
     """Return the mean squared difference of neighbouring pixels of an image (H, W, 3), uint8."""
     values = image.astype(np.float32)
     return float(np.square(np.diff(values, axis=0)).mean() + np.square(np.diff(values, axis=1)).mean())
-
-
-@cache
-def _lmdb_client(process_id: int, path: str) -> FileClient:
-    """Open an LMDB once per process: LMDB refuses a second opening, and an environment must not cross a fork."""
-    return FileClient('lmdb', db_paths=[path], client_keys=['images'])

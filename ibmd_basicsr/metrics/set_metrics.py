@@ -14,8 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from basicsr.data.data_util import paths_from_lmdb
-from basicsr.utils import FileClient
 from basicsr.utils.registry import Registry
 from torch import Tensor, nn
 
@@ -23,7 +21,8 @@ from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_torchvision, load_features, load_script, to_rgb_batch
 from ibmd_basicsr.metrics.lpips_metric import ALEXNET_FEATURES
 from ibmd_basicsr.utils.files import find_files
-from ibmd_basicsr.utils.image_claims import false_claim
+from ibmd_basicsr.utils.image_files import decode_image
+from ibmd_basicsr.utils.lmdb_files import list_keys, read_value
 
 SET_METRIC_REGISTRY = Registry('set metric')
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
@@ -200,31 +199,20 @@ def read_images(root: str | os.PathLike) -> Iterator[np.ndarray]:
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
-        ValueError: a file that is not an image.
+        DataError: a file that is not an image, an LMDB that is damaged.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: no such image folder or LMDB.')
     if root.suffix == '.lmdb':
-        names = paths_from_lmdb(str(root))
-        client = FileClient('lmdb', db_paths=[str(root)], client_keys=['images'])
+        names = list_keys(root)
     else:
         names = find_files(root, EXTENSIONS)
-        client = None
     if not names:
         raise FileNotFoundError(f'{root}: holds no images.')
     for name in sorted(names):
-        content = client.get(name, 'images') if client else (root / name).read_bytes()
-        claim = false_claim(content)
-        if claim is not None:
-            raise ValueError(f'{root / name}: {claim}.')
-        try:
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-        except cv2.error:  # claims more pixels than OpenCV takes
-            image = None
-        if image is None:
-            raise ValueError(f'{root / name}: cannot be decoded as an image.')
-        yield image
+        content = read_value(root, name) if root.suffix == '.lmdb' else (root / name).read_bytes()
+        yield cv2.cvtColor(decode_image(content, str(root / name)), cv2.COLOR_RGB2BGR)
 
 
 def _is_statistics(reference: str | os.PathLike | Iterable[np.ndarray]) -> bool:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from basicsr.data import build_dataset
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from torch import Tensor
 
 import ibmd_basicsr.data  # noqa: F401  (registers ours)
+from ibmd_basicsr.compat.datasets import build_dataset
 from ibmd_basicsr.models.option_values import dataset_problems
 from ibmd_basicsr.reporting.rows import is_folder_name
 from ibmd_basicsr.utils.errors import OptionError, one_line
@@ -98,9 +98,11 @@ def load_pictures(opt: dict[str, Any], limit: int | None, path: str = 'dataset')
     options['io_backend'] = options.get('io_backend') or {'type': 'disk'}  # the host's data sets need it said
     try:
         dataset = build_dataset(options | {'manual_seed': opt.get('manual_seed') or 0})
-    except (AssertionError, AttributeError, LookupError, TypeError) as error:  # the host takes much for granted, such as pairs that match
+    except OptionError as error:
+        raise OptionError(f'{path}: {str(error).removeprefix("datasets.val: ")}') from error
+    except (AttributeError, LookupError, TypeError) as error:  # the host takes much for granted
         raise OptionError(f'{path}: {one_line(error)}') from error
-    if isinstance(dataset, PairedImageDataset):
+    if isinstance(getattr(dataset, 'dataset', None), PairedImageDataset):
         dataset.paths.sort(key=lambda pair: pair['lq_path'])  # the host leaves the folder's order, which differs between machines
     pictures = []
     for index in range(min(len(dataset), limit or len(dataset))):

@@ -6,7 +6,7 @@ from basicsr.utils import FileClient
 from tiny import command, make_photos
 
 from ibmd_basicsr.cli.create_lmdb import image_key, main
-from ibmd_basicsr.data import degraded_image_dataset
+from ibmd_basicsr.utils import image_files
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -137,12 +137,15 @@ def test_folder_without_images(tmp_path, run):
     assert refuse(run, tmp_path, tmp_path / 'in', tmp_path / 'out.lmdb').startswith(f'error: {tmp_path}/in: holds no image (.png, .jpg')
 
 
-@pytest.mark.parametrize('content', [b'', b'no image', cv2.imencode('.png', PICTURE)[1].tobytes()[:60]], ids=['empty', 'text', 'cut'])
-def test_undecodable_image(tmp_path, run, content):
+@pytest.mark.parametrize('content, reason', [
+    (b'', 'is empty.'), (b'no image', 'cannot be decoded as an image, it is damaged or no PNG, JPEG, WEBP, TIFF, BMP, PPM.'),
+    (cv2.imencode('.png', PICTURE)[1].tobytes()[:60], 'cannot be decoded as an image, it is damaged or truncated.'),
+], ids=['empty', 'text', 'cut'])
+def test_undecodable_image(tmp_path, run, content, reason):
     make_photos(tmp_path / 'in', count=2)
     bad = tmp_path / 'in' / 'photo_2.png'  # comes last, when others have been written
     bad.write_bytes(content)
-    assert refuse(run, tmp_path, tmp_path / 'in', tmp_path / 'out.lmdb') == f'error: {bad}: cannot be decoded as an image.'
+    assert refuse(run, tmp_path, tmp_path / 'in', tmp_path / 'out.lmdb') == f'error: {bad}: {reason}'
 
 
 @pytest.mark.parametrize('first, second, key', [
@@ -157,7 +160,7 @@ def test_images_that_would_share_a_key(tmp_path, run, first, second, key):
 def test_interrupted_run_leaves_nothing(tmp_path, run, monkeypatch):
     make_photos(tmp_path / 'in')
     before = everything(tmp_path)
-    decode, seen = degraded_image_dataset.decode_image, []
+    decode, seen = image_files.decode_image, []
 
     def interrupt_the_second(content, path):
         seen.append(path)
@@ -165,7 +168,7 @@ def test_interrupted_run_leaves_nothing(tmp_path, run, monkeypatch):
             raise KeyboardInterrupt
         return decode(content, path)
 
-    monkeypatch.setattr(degraded_image_dataset, 'decode_image', interrupt_the_second)
+    monkeypatch.setattr(image_files, 'decode_image', interrupt_the_second)
     assert run(tmp_path / 'in', tmp_path / 'out.lmdb') == (130, ['error: interrupted; nothing was written.'])
     assert everything(tmp_path) == before and len(seen) == 2
 

@@ -479,7 +479,7 @@ def test_augmented_lq_belongs_to_its_gt(photos, degradation):
 @pytest.mark.parametrize('make', [dataset, train])
 def test_broken_file_is_named(photos, make, content):
     (photos / 'photo_1.png').write_bytes(content)
-    with pytest.raises(ValueError, match='photos/photo_1.png: cannot be decoded as an image'):
+    with pytest.raises(ValueError, match='photos/photo_1.png: (is empty|cannot be decoded as an image)'):
         make(photos)[1]
 
 
@@ -524,7 +524,7 @@ def test_key_that_the_lmdb_lacks_is_named(photos, tmp_path):
     create_lmdb(photos, tmp_path / 'photos.lmdb')
     with open(tmp_path / 'photos.lmdb' / 'meta_info.txt', 'a') as listing:
         listing.write('photo_9.png (40,48,3) 1\n')
-    with pytest.raises(ValueError, match='photos.lmdb/photo_9: cannot be decoded'):
+    with pytest.raises(ValueError, match="photos.lmdb: has no image 'photo_9', which its meta_info.txt names"):
         dataset(tmp_path / 'photos.lmdb', io_backend={'type': 'lmdb'})[3]
 
 
