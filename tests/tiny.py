@@ -124,7 +124,9 @@ def environment() -> dict[str, str]:
 # the process that runs the tests are not: that may hold threads, CUDA and what earlier tests left behind.)
 FORKS = multiprocessing.get_context('forkserver')
 FORKS.set_forkserver_preload([f'ibmd_basicsr.{name}' for name in ('compat', 'archs', 'data', 'losses', 'metrics', 'models')]
-                             + ['basicsr.train', 'basicsr.test', 'ibmd_basicsr.cli.compare', 'ibmd_basicsr.reporting.comparison'])
+                             + [f'ibmd_basicsr.cli.{name}' for name in ('compare', 'restore', 'export', 'import_checkpoint', 'create_lmdb')]
+                             + ['basicsr.train', 'basicsr.test', 'ibmd_basicsr.reporting.comparison', 'ibmd_basicsr.restoring.runner',
+                                'ibmd_basicsr.restoring.engine', 'ibmd_basicsr.exporting.student'])
 
 
 def forked_command(*arguments, cwd: Path | None = None, processes: int = 1, module: str = 'train',

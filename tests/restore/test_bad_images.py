@@ -1,127 +1,18 @@
 """Whatever stands in the place of an image: one clear line with file and reason, the others are restored, exit code 1, nothing is left."""
-import io
 import os
-import pickle
 import re
-import struct
 import threading
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from malformed.case import EXECUTED
+from malformed.files import encoded
+from malformed.images import DAMAGED, NOT_FILES
 from tiny_zoo import picture
 
 from ibmd_basicsr.restoring import photo as photo_module
-
-
-def encoded(kind: str, samples: np.ndarray | None = None, **options) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture(40, 50) if samples is None else samples).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def frames(kind: str) -> bytes:
-    first, *others = [Image.fromarray(picture(seed=seed)) for seed in range(3)]
-    buffer = io.BytesIO()
-    first.save(buffer, kind, save_all=True, append_images=others)
-    return buffer.getvalue()
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
-
-
-def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 0) -> bytes:
-    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, depth, colour, 0, 0, 0)) + b''.join(chunks)
-
-
-def with_chunk(data: bytes, added: bytes) -> bytes:
-    return data[:33] + added + data[33:]
-
-
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 0xff]) + data[place + 1:]
-
-
-def tiff(samples: np.ndarray, photometric: int, sample_format: int = 1) -> bytes:
-    """Return an uncompressed little-endian TIFF of one strip: header, directory, bits and formats of the samples, samples."""
-    height, width, channels = samples.shape
-    entries, extra = 11, 8 + 2 + 11 * 12 + 4
-    after = extra + 4 * channels
-    bits, formats = (struct.pack(f'<{channels}H', *[value] * channels) for value in (8 * samples.dtype.itemsize, sample_format))
-
-    def entry(tag: int, kind: int, count: int, value: int) -> bytes:
-        return struct.pack('<HHII', tag, kind, count, value)
-
-    def shorts(tag: int, place: int, values: bytes) -> bytes:
-        return entry(tag, 3, channels, place) if len(values) > 4 else struct.pack('<HHI', tag, 3, channels) + values.ljust(4, b'\0')
-    directory = b''.join([
-        entry(256, 4, 1, width), entry(257, 4, 1, height), shorts(258, extra, bits), entry(259, 3, 1, 1), entry(262, 3, 1, photometric),
-        entry(273, 4, 1, after), entry(277, 3, 1, channels), entry(278, 4, 1, height), entry(279, 4, 1, samples.nbytes),
-        entry(284, 3, 1, 1), shorts(339, extra + 2 * channels, formats)])
-    assert len(directory) == 12 * entries
-    return struct.pack('<2sHIH', b'II', 42, 8, entries) + directory + struct.pack('<I', 0) + bits + formats + samples.tobytes()
-
-
-def floats(channels: int, value: float = 0.5) -> np.ndarray:
-    return np.full((8, 9, channels), value, np.float32)
-
-
-class Trap:
-    """Unpickling it makes a folder."""
-
-    def __reduce__(self):
-        return os.mkdir, ('executed',)
-
-
-JPEG_BOMB = encoded('JPEG').replace(struct.pack('>HH', 40, 50), struct.pack('>HH', 65500, 65500), 1)
-POSTSCRIPT = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(executed) (w) file closefile\nshowpage\n'
-GREY_LINES = zlib.compress(bytes(13 * 12))
-
-CASES = {
-    'empty.png': (b'', 'is empty'),
-    'text.png': (b'This is not an image.\n', 'is not an image'),
-    'page.jpg': (b'<!DOCTYPE html><html><img src="https://example.org/x.jpg"></html>', 'is not an image'),
-    'drawing.png': (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'is not an image'),
-    'postscript.jpg': (POSTSCRIPT, 'is not an image'),
-    'pickle.png': (pickle.dumps(Trap()), 'is not an image'),
-    'noise.jpg': (np.random.default_rng(0).bytes(5000), 'is not an image'),
-    'magic_alone.png': (b'\x89PNG\r\n\x1a\n', 'is not an image|cannot be decoded'),
-    'magic_then_noise.jpg': (b'\xff\xd8\xff\xe0' + np.random.default_rng(1).bytes(5000), 'is not an image|cannot be decoded'),
-    'no_scan.jpg': (b'\xff\xd8\xff\xd9', 'is not an image|cannot be decoded'),
-    'head_alone.png': (png(12, 12), 'cannot be decoded|is not an image'),
-    'no_data.png': (png(12, 12, chunk(b'IEND', b'')), 'cannot be decoded'),
-    'no_pixels.png': (png(0, 12, chunk(b'IDAT', GREY_LINES), chunk(b'IEND', b'')), 'cannot be decoded|is not an image'),
-    'cut_off.png': (encoded('PNG')[:-2000], 'cannot be decoded'),
-    'cut_off.jpg': (encoded('JPEG')[:-500], 'cannot be decoded .*truncated'),
-    'cut_off.webp': (encoded('WEBP')[:-500], 'cannot be decoded|is not an image'),
-    'cut_off.tif': (encoded('TIFF')[:-500], 'cannot be decoded|is not an image|is a TIFF'),
-    'cut_off.bmp': (encoded('BMP')[:-500], 'cannot be decoded'),
-    'cut_off.gif': (encoded('GIF')[:-500], 'cannot be decoded'),
-    'cut_off_16_bit.png': (cv2.imencode('.png', picture(40, 50, dtype=np.uint16))[1].tobytes()[:-2000], 'cannot be decoded'),
-    'cut_off_16_bit.tif': (tiff(picture(8, 9, dtype=np.uint16), 2)[:-100], 'cannot be decoded'),
-    'wrong_sum.png': (flipped(encoded('PNG'), 60), 'cannot be decoded'),
-    'animated.gif': (frames('GIF'), 'has 3 frames'),
-    'animated.png': (frames('PNG'), 'has 3 frames'),
-    'animated.webp': (frames('WEBP'), 'has 3 frames'),
-    'pages.tif': (frames('TIFF'), 'has 3 frames or pages'),
-    'float.tif': (tiff(floats(1), 1, 3), '32 bit float samples'),
-    'nan.tif': (tiff(floats(1, np.nan), 1, 3), '32 bit float samples'),
-    'float_rgb.tif': (tiff(floats(3, np.nan), 2, 3), 'is a TIFF that is damaged or of a kind that is not read'),
-    'doubles.tif': (tiff(floats(1).astype(np.float64), 1, 3), 'is a TIFF that is damaged or of a kind|bit'),
-    'integers.tif': (encoded('TIFF', picture(channels=1).astype(np.int32)), '32 bit integer samples'),
-    'inverted_16_bit.tif': (tiff(picture(8, 9, 1, dtype=np.uint16)[..., None], 0), 'neither RGB nor grey'),
-    'cmyk_16_bit.tif': (tiff(picture(8, 9, 4, dtype=np.uint16), 5), 'neither RGB nor grey|cannot be decoded|is a TIFF that is damaged'),
-    'bomb.png': (png(30000, 30000, chunk(b'IDAT', zlib.compress(bytes(1000))), chunk(b'IEND', b''), depth=1),
-                 'has 30000x30000 pixels, more than --max-megapixels 100'),
-    'larger_than_memory.png': (png(2**31 - 1, 2**31 - 1, chunk(b'IDAT', b''), chunk(b'IEND', b'')), 'more than --max-megapixels'),
-    'bomb.jpg': (JPEG_BOMB, 'has 65500x65500 pixels, more than --max-megapixels 100'),
-    'bomb.gif': (b'GIF89a' + struct.pack('<HHBBB', 65535, 65535, 0, 0, 0) + b';', 'more than --max-megapixels|cannot be decoded|is not'),
-    'text_bomb.png': (with_chunk(encoded('PNG'), chunk(b'zTXt', b'a\0\0' + zlib.compress(bytes(10**8)))), 'cannot be decoded'),
-}
 
 
 def check(restore, good: Path, bad: Path, out: Path, reason: str, *options) -> None:
@@ -134,46 +25,24 @@ def check(restore, good: Path, bad: Path, out: Path, reason: str, *options) -> N
     assert 'Traceback' not in errors
     assert os.listdir(out) == ['good.png']
     assert told.splitlines()[-1] == f'1 restored, 1 failed: {bad}'
-    assert not Path('executed').exists()
+    assert not Path(EXECUTED).exists()
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', DAMAGED)
 def test_a_damaged_file_is_named_and_the_others_are_restored(name, restore, photo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data, reason = CASES[name]
+    data, reason = DAMAGED[name]
     bad = tmp_path / name
     bad.write_bytes(data)
     check(restore, photo, bad, tmp_path / 'out', reason)
 
 
-def make_missing(path: Path) -> None:
-    """Leave it out."""
-
-
-def make_dead_link(path: Path) -> None:
-    path.symlink_to('nowhere')
-
-
-def make_loop(path: Path) -> None:
-    path.symlink_to(path)
-
-
-def make_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def make_device(path: Path) -> None:
-    path.symlink_to('/dev/zero')
-
-
-@pytest.mark.parametrize('make, reason', [
-    (make_missing, 'No such file'), (make_dead_link, 'No such file'), (make_loop, 'Too many levels of symbolic links'),
-    (make_pipe, 'is not a regular file'), (make_device, 'is not a regular file')])
-def test_what_is_no_file_is_named(make, reason, restore, photo, tmp_path, monkeypatch):
+@pytest.mark.parametrize('name', NOT_FILES)
+def test_what_is_no_file_is_named(name, restore, photo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    bad = tmp_path / 'bad.png'
-    make(bad)
-    check(restore, photo, bad, tmp_path / 'out', reason)
+    make, reason = NOT_FILES[name]
+    make(tmp_path / name)
+    check(restore, photo, tmp_path / name, tmp_path / 'out', reason)
 
 
 def test_a_file_that_may_not_be_read_is_named(restore, photo, tmp_path, monkeypatch):
