@@ -75,13 +75,19 @@ def main(arguments: list[str] | None = None) -> int:
     from ibmd_basicsr.reporting.report import write_report
     from ibmd_basicsr.reporting.rows import read_rows
     opt = normalise_numbers(read_option_file(option_file))
-    rows = read_rows(opt, args.steps)
+    try:
+        rows = read_rows(opt, args.steps)
+    except OptionError as error:
+        raise OptionError(f'{args.opt}: {error}') from error
     try:
         device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise OptionError(f'--device {args.device}: {one_line(error).splitlines()[0]}') from error
-    comparison = Comparison(opt, rows, output=output or Path(opt['output']), device=device, limit=args.limit, fresh=args.fresh)
+    try:
+        comparison = Comparison(opt, rows, output=output or Path(opt['output']), device=device, limit=args.limit, fresh=args.fresh)
+    except OptionError as error:
+        raise OptionError(f'{args.opt}: {error}') from error
     failures = comparison.run()
     print(write_report(comparison, command, failures))
     if failures:  # each was told when it failed

@@ -32,7 +32,8 @@ def build_dataset(opt: dict[str, Any]) -> Dataset:
     except (AssertionError, KeyError, ValueError) as error:
         if hasattr(error, 'exit_code'):
             raise
-        raise OptionError(f'datasets.{opt.get("phase", opt.get("name"))}: {printable(one_line(error), 400)}') from error
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else one_line(error)  # a KeyError's text has quotes
+        raise OptionError(f'datasets.{opt.get("phase", opt.get("name"))}: {printable(reason, 400)}') from error
     return NamedImages(dataset) if type(dataset).__module__.startswith('basicsr.') else dataset
 
 

@@ -195,7 +195,10 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
         _share_seed(opt)
     for dataset in opt['datasets'].values():
         dataset.setdefault('manual_seed', opt['manual_seed'])
-    prepare(opt, asked == 'auto')
+    try:
+        prepare(opt, asked == 'auto')
+    except OptionError as error:
+        raise OptionError(f'{given.opt}: {error}') from error
     note_states(opt['path'].get('training_states'))
     description = describe(opt) if is_train else None
     if description is not None:

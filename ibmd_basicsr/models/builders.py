@@ -61,7 +61,7 @@ def check_network(options: dict[str, Any], block: str, this_machine: bool = True
         with torch.device('meta'):
             net = build_from_options(ADMUNet, options, block)
     except RuntimeError as error:  # torch's, for sizes that no number can hold
-        raise OptionError(f'{block}: {printable(error, 160)}') from error
+        raise OptionError(f'{block}: a network of such sizes cannot be built ({printable(error, 160)}).') from error
     size = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
     if this_machine and size > physical_memory():
         raise OptionError(f'{block}: its weights take {size / 2**30:.0f} GiB, more than the memory of this machine.')

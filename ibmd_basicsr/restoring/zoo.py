@@ -206,9 +206,9 @@ def _to_recipe(opt: dict[str, Any], file: Path, name: str, title: str, weights: 
         takes = 'class labels' if network.get('num_classes') else ''
     size = next((block['gt_size'] for block in blocks if 'gt_size' in block), USUAL_SIZE)
     quality = degradation.get('quality')
-    for name, value in (('gt_size', size), ('degradation.quality', quality)):
+    for key, value in (('gt_size', size), ('degradation.quality', quality)):
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 1):
-            raise OptionError(f'{file}: {name} must be a number from 1, got {value!r}.')
+            raise OptionError(f'{file}: {key} must be a number from 1, got {value!r}.')
     return Recipe(name, title, _task(kind, degradation), network, bridge, sampler, scale, weights,
                   str((opt.get('path') or {}).get('param_key_g') or 'params_ema'), quality, max(size, 64), takes)
 

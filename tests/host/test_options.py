@@ -157,7 +157,7 @@ def test_all_problems_come_in_one_message(tmp_path, monkeypatch, capsys):
     with pytest.raises(OptionError) as error:
         parse(tmp_path, opt, monkeypatch)
     lines = str(error.value).splitlines()
-    assert lines[0] == '3 problems in the option file:' and len(lines) == 4
+    assert lines[0].endswith('tiny.yml: 3 problems in the option file:') and len(lines) == 4
 
 
 def parse(root, opt, monkeypatch, *arguments):

@@ -222,6 +222,11 @@ RECIPE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+BY_DATA = {'scale that does not fit', 'root that is not there', 'crop that is negative', 'crop that does not fit the scale',
+           'crop that is a word', 'crop beyond all images', 'loose loading', 'pairs from nowhere'}
+"""What is found where data sets and networks are built, after the option file is done with: block or path are named."""
+
+
 def cases() -> Iterator[Case]:
     """Yield the option files."""
     for name, (content, says) in (TEXTS | BYTES | NOT_FILES).items():
@@ -231,13 +236,16 @@ def cases() -> Iterator[Case]:
             content, says = (TEXTS | BYTES | NOT_FILES)[name]
             yield Case(f'options/{module}: {name}', module, _file(content, module), NAME, says)
     for name, (changes, says) in TRAIN.items():
-        yield Case(f'options/train: {name}', 'train', _changed(options, changes), '', says)
+        file = '' if name in BY_DATA else NAME
+        yield Case(f'options/train: {name}', 'train', _changed(options, changes), file, says)
     for name, (changes, says) in TEST.items():
-        yield Case(f'options/test: {name}', 'test', _changed(test_options, changes, 'test'), '', says)
+        file = '' if name in BY_DATA else NAME
+        yield Case(f'options/test: {name}', 'test', _changed(test_options, changes, 'test'), file, says)
     for name, (changes, says) in COMPARE.items():
-        yield Case(f'options/compare: {name}', 'compare', _changed(compare_options, changes, 'compare'), '', says)
+        file = '' if name in BY_DATA else NAME
+        yield Case(f'options/compare: {name}', 'compare', _changed(compare_options, changes, 'compare'), file, says)
     for name, (changes, says) in RECIPE.items():
-        yield Case(f'options/restore: {name}', 'restore', _changed(options, changes, 'restore'), '', says)
+        yield Case(f'options/restore: {name}', 'restore', _changed(options, changes, 'restore'), NAME, says)
 
 
 def arguments(module: str, file: str | Path) -> list:
