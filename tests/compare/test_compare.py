@@ -145,12 +145,12 @@ def with_row(number, **changes):
 
 @pytest.mark.parametrize('options, message', [
     (plan(outptu='x'), "unknown key 'outptu', did you mean 'output'?"),
-    (plan(scale=0), 'scale: must be a positive integer, got 0.'),
+    (plan(scale=0), 'scale: must be an integer from 1 to 64, got 0.'),
     (plan(speed_reference='teacher'), "speed_reference: no row 'teacher'. Names of restorers: input, teacher@2, teacher@4, student."),
     (plan(grid={'colums': []}), "grid: unknown key 'colums', did you mean 'columns'?"),
     (plan(report={'image': 3}), "report: unknown key 'image', did you mean 'images'?"),
     (plan(report={'crop': 0}), 'report: crop must be a whole number from 8, got 0.'),
-    (plan(dataset={'type': 'DegradedImages'}), "dataset: "),
+    (plan(dataset={'type': 'DegradedImages'}), "dataset.type: must be one of 'DegradedImageDataset', "),
     (with_row(0, weights='x'), "restorers[0] (input): unknown key 'weights'"),
     (with_row(1, kind='bridges'), "must be one of 'input', 'bridge', 'arch', 'spandrel', 'ncnn', got 'bridges'"),
     (with_row(1, steps=[0]), 'sampler.steps must be a positive integer, got 0.'),

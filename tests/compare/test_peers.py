@@ -427,7 +427,7 @@ def test_a_row_that_fails_on_the_second_set_keeps_the_first(run, tmp_path, monke
     ([SETS[0], SETS[0]], "datasets: the name 'first' is given twice."),
     (SR, 'datasets: must be a list of blocks with a name and a type.'),
     ([SETS[0], SETS[1] | {'dataroot_gt': 'nowhere'}], 'nowhere: no such image folder'),
-    ([{'name': 'x', 'type': 'Images'}], 'datasets[0] (x): '),
+    ([{'name': 'x', 'type': 'Images'}], 'datasets[0] (x).type: must be one of '),
 ])
 def test_wrong_test_sets_are_refused_in_one_line(run, sets, message):
     code, _, err = run(several() | {'datasets': sets})

@@ -50,7 +50,7 @@ def problems_of(root, **changes) -> list[str]:
     ({'network_g__attention_resolutions': ['x']}, "network_g.attention_resolutions[0]: must be an integer, got 'x'."),
     ({'datasets__train__io_backend': 'disk'}, "datasets.train.io_backend: must be a block of keys, got 'disk'."),
     ({'datasets__train__type': {}}, 'datasets.train.type: must be text, got {}.'),
-    ({'datasets__val__degradation': {'kernel': 'bicubic'}}, 'datasets.val.degradation: must be a block with a type'),
+    ({'datasets__val__degradation': {'kernel': 'bicubic'}}, "datasets.val.degradation.type: must be one of 'sr', "),
     ({'datasets__val__degradation': {'type': 'jpeg', 'codec': 'libjpeg', 'quality': 101}}, 'datasets.val.degradation: '),
     ({'train__optim_g__betas': [0.9]}, 'train.optim_g: list index out of range'),
     ({'train__optim_g__lr': float('nan')}, 'train.optim_g.lr: must be a finite number, got nan.'),
