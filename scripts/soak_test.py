@@ -3,10 +3,10 @@
     python scripts/soak_test.py                                    # 2,000 iterations of the nano x4 distillation, an hour of one core
     python scripts/soak_test.py -opt options/jpeg10_bridge.yml --iterations 500 --every 50
 
-The run is `python -m ibmd_basicsr.train` with a validation and a checkpoint behind every N iterations. Resident memory and open files of
-it and of its loader processes are read twice a second and gathered by period (N iterations, their validation and save). Early are the
-periods of the second fifth of the run, late those of the last: the first fifth fills caches. Compared are the means over early and over
-late periods of the median and of the largest memory in a period, and the smallest number of open files. Linux.
+The run is `python -m ibmd_basicsr.train` with a validation and a checkpoint behind every N iterations. Resident memory (without mapped
+files) and open files of it and of its loader processes are read twice a second and gathered by period (N iterations, their validation and
+save). Early are the periods of the second fifth of the run, late those of the last: the first fifth fills caches. Compared are the means
+over early and over late periods of the median and of the largest memory in a period, and the smallest number of open files. Linux.
 
 exit codes: 0 memory grew by less than --limit and files not at all; 1 it did not, or the training failed; 2 the run is too short to say.
 """
@@ -26,8 +26,6 @@ from tqdm import tqdm
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECONDS = 0.5
 """Between two readings."""
-PAGE = 1048576 / 4096
-"""Pages of a MiB, as /proc counts them."""
 
 
 @dataclass
@@ -131,11 +129,15 @@ def children(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> float:
-    """Return the resident memory of a process in MiB, 0 if it has ended."""
+    """Return the resident memory of a process in MiB, without what is mapped from files; 0 if it has ended.
+
+    Mapped files are mostly libraries, whose pages the system brings and takes as it likes.
+    """
     try:
-        return int(Path(f'/proc/{pid}/statm').read_text().split()[1]) / PAGE
+        lines = Path(f'/proc/{pid}/status').read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(('RssAnon:', 'RssShmem:'))) / 1024
 
 
 def open_files(pid: int) -> int:

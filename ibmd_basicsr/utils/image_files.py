@@ -44,7 +44,7 @@ def check_header(content: bytes, path: str) -> None:
         raise DataError(f'{path}: is empty.')
     claim = false_claim(content)
     if claim is not None:
-        raise DataError(f'{path}: {claim}.')
+        raise DataError(f'{path}: cannot be decoded as an image (it {claim}).')
     if content[8:16] == b'WEBPVP8 ' or content[8:16] == b'WEBPVP8L':
         return  # a single picture of at most 16383 pixels a side: OpenCV will see the rest, and Pillow takes longest for this format
     try:

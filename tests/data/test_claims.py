@@ -41,11 +41,11 @@ IN_EXIF = encoded('JPEG', exif=EXIF.tobytes())
     (with_sides(PROGRESSIVE, b'\xff\xc2', 65535, 65535), 'claims 65535x65535 pixels in')])
 def test_a_false_claim_is_a_line_before_the_decoder_sees_it(data, reason, tmp_path, monkeypatch):
     monkeypatch.setattr('cv2.imdecode', lambda *arguments: pytest.fail('decoded'))
-    with pytest.raises(DataError, match=f'^x.png: {reason}') as error:
+    with pytest.raises(DataError, match=rf'^x.png: cannot be decoded as an image \(it {reason}') as error:
         decode_image(data, 'x.png')
     assert '\n' not in str(error.value)
     (tmp_path / 'x.png').write_bytes(data)
-    with pytest.raises(ValueError, match=f'x.png: {reason}'):
+    with pytest.raises(ValueError, match=rf'x.png: cannot be decoded as an image \(it {reason}'):
         list(read_images(tmp_path))
 
 

@@ -139,7 +139,7 @@ def test_folder_without_images(tmp_path, run):
 
 @pytest.mark.parametrize('content, reason', [
     (b'', 'is empty.'), (b'no image', 'cannot be decoded as an image, it is damaged or no PNG, JPEG, WEBP, TIFF, BMP, PPM.'),
-    (cv2.imencode('.png', PICTURE)[1].tobytes()[:60], 'cannot be decoded as an image, it is damaged or truncated.'),
+    (cv2.imencode('.png', PICTURE)[1].tobytes()[:60], 'cannot be decoded as an image (it is cut off, or one of its lengths is damaged).'),
 ], ids=['empty', 'text', 'cut'])
 def test_undecodable_image(tmp_path, run, content, reason):
     make_photos(tmp_path / 'in', count=2)
