@@ -131,8 +131,10 @@ def check_host_options(file: str, raw: dict[str, Any], is_train: bool) -> None:
     for block in ('datasets', 'path') + (('logger', 'train') if is_train else ('val',)):
         if block in raw and not isinstance(raw[block], dict):
             raise OptionError(f'{file}: {block} must be a block of keys, got {shown(raw[block])}.')
-    if not isinstance(raw['name'], str) or raw['name'] in ('', '.', '..') or not raw['name'].isprintable():
-        raise OptionError(f'{file}: name must be text that can name a folder, got {shown(raw["name"])}.')
+    name = raw['name']
+    if (not isinstance(name, str) or name.strip() in ('', '.') or not name.isprintable() or Path(name).is_absolute()
+            or '..' in Path(name).parts):
+        raise OptionError(f'{file}: name must be text that can name a folder, got {shown(name)}.')
     if not isinstance(raw['model_type'], str):
         raise OptionError(f'{file}: model_type must be text, got {shown(raw["model_type"])}.')
     number = raw['num_gpu']

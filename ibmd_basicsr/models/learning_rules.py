@@ -99,6 +99,9 @@ def check_optimizer(path: str, found: Problems) -> None:
         return
     before = len(found)
     found.positive(f'{path}.lr')
+    betas = block.get('betas', (0.9, 0.99))
+    if not isinstance(betas, (list, tuple)) or len(betas) != 2:
+        found.append(f'{path}.betas: must be a list of two numbers, got {shown(betas)}.')
     if len(found) > before:
         return
     # whether it can be fused depends on where the parameters are

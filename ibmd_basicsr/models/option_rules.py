@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from typing import Any
 
 import torch
-from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
@@ -50,6 +51,10 @@ def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = Tr
     """
     if isinstance(opt.get('val'), dict):
         fill_directions(opt['val'].get('metrics'))
+    if opt['model_type'] not in MODEL_REGISTRY:
+        near = difflib.get_close_matches(opt['model_type'], MODEL_REGISTRY.keys(), 1)
+        raise OptionError(f'model_type: no model {opt["model_type"]!r} is registered{f", did you mean {near[0]!r}?" if near else "."} '
+                          f'Registered: {", ".join(sorted(MODEL_REGISTRY.keys()))}.')
     if opt['model_type'] not in OWN_MODELS:
         return
     if auto_gpu and opt['num_gpu'] > 1 and not opt['dist']:
@@ -113,8 +118,8 @@ def _rule_problems(opt: dict[str, Any], this_machine: bool) -> list[str]:
         _check_switches(opt, this_machine, found)
         _check_logger(opt, found)
     _check_val(opt, training, bridge, this_machine, found)
-    if training and 'train' not in opt['datasets']:
-        found.append('datasets: missing train.')
+    if 'train' not in opt['datasets'] if training else not opt['datasets']:
+        found.append(f'datasets: missing {"train" if training else "a test set, such as test_1"}.')
     for block in ('datasets', 'val.metrics'):
         found.extend(f'{block}: a name without dots is needed, got {name!r}.' for name in found.get(block) or () if '.' in str(name))
     for phase in opt['datasets']:
@@ -288,6 +293,7 @@ def _check_dataset(opt: dict[str, Any], phase: str, this_machine: bool, found: P
             except OptionError as error:
                 found.append(str(error))
     if kind == 'train':
+        found.positive(f'{path}.dataset_enlarge_ratio')
         for key in ('batch_size_per_gpu', 'num_worker_per_gpu'):
             if not isinstance(block.get(key), int) or block[key] < (key == 'batch_size_per_gpu'):
                 found.append(f'{path}.{key}: must be {"a positive integer" if key == "batch_size_per_gpu" else "0 or more"}, '

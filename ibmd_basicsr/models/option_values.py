@@ -30,7 +30,10 @@ def value_problems(opt: dict[str, Any], types_only: bool) -> list[str]:
     checker = _Checker(types_only)
     checker.numbers('', opt)
     checker.value('', opt, checker.schema)
-    return list(checker.found.values())
+    # the host copies the scale into every data set
+    copies = {f'datasets.{phase}.scale' for phase, block in _parts(opt.get('datasets')) if isinstance(block, dict)
+              and block.get('scale') is opt.get('scale')} if 'scale' in checker.found else set()
+    return [line for path, line in checker.found.items() if path not in copies]
 
 
 def dataset_problems(path: str, block: dict[str, Any]) -> list[str]:

@@ -11,11 +11,12 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
+from ibmd_basicsr.models.builders import check_network
 from ibmd_basicsr.reporting.html_report import ReportOptions
 from ibmd_basicsr.reporting.ncnn_peer import CHANNELS
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.option_check import build_from_options, check_keys, option_parameters
+from ibmd_basicsr.utils.option_check import build_from_options, check_keys
 from ibmd_basicsr.utils.option_problems import shown
 from ibmd_basicsr.utils.precision import check_precision
 
@@ -241,8 +242,7 @@ def _read_bridge(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
         if not isinstance(block[key], dict):
             raise OptionError(f'{path}.{key}: must be a block of keys, got {shown(block[key])}.')
     if network.get('type') == ADMUNet.__name__:
-        names, required = option_parameters(ADMUNet)
-        check_keys(f'{path}.network', network, [*names, 'type'], required)
+        check_network(network, f'{path}.network')
     try:
         built = build_bridge(**bridge)
     except (ArithmeticError, TypeError, ValueError) as error:

@@ -52,7 +52,7 @@ def problems_of(root, **changes) -> list[str]:
     ({'datasets__train__type': {}}, 'datasets.train.type: must be text, got {}.'),
     ({'datasets__val__degradation': {'kernel': 'bicubic'}}, "datasets.val.degradation.type: must be one of 'sr', "),
     ({'datasets__val__degradation': {'type': 'jpeg', 'codec': 'libjpeg', 'quality': 101}}, 'datasets.val.degradation: '),
-    ({'train__optim_g__betas': [0.9]}, 'train.optim_g: list index out of range'),
+    ({'train__optim_g__betas': [0.9]}, 'train.optim_g.betas: must be a list of two numbers, got [0.9].'),
     ({'train__optim_g__lr': float('nan')}, 'train.optim_g.lr: must be a finite number, got nan.'),
     ({'train__total_iter': float('inf')}, 'train.total_iter: must be a finite number, got inf.'),
     ({'train__ema_decay': 10**30}, 'train.ema_decay: must be an integer of at most 64 bits'),

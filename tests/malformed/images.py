@@ -83,8 +83,8 @@ UNREAD = {
     'head_alone.png': 'cannot be decoded', 'cut_off.png': 'cannot be decoded', 'cut_off.jpg': 'cannot be decoded',
     'cut_off.webp': 'cannot be decoded', 'cut_off.tif': 'cannot be decoded', 'cut_off.bmp': 'cannot be decoded',
     'wrong_sum.png': 'cannot be decoded', 'nan.tif': 'float', 'float_rgb.tif': 'floats', 'animated.png': 'frames', 'pages.tif': 'frames',
-    'bomb.png': '900000000 pixels', 'bomb.jpg': '4290250000 pixels', 'larger_than_memory.png': 'pixels',
-    'whole_bomb.png': '900000000 pixels',
+    'bomb.png': 'claims 30000x30000 pixels|900000000 pixels', 'bomb.jpg': 'claims 65500x65500 pixels', 'larger_than_memory.png': 'pixels',
+    'whole_bomb.png': 'claims 30000x30000 pixels|900000000 pixels',
 }
 """Those of :data:`DAMAGED` that a data set must refuse, too, which reads for speed and not for every kind of file; and why."""
 

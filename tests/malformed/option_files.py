@@ -77,7 +77,7 @@ INF, NAN = float('inf'), float('nan')
 TRAIN: dict[str, tuple[dict[str, Any], str]] = {
     'unknown block': ({'trian': {}}, "unknown key 'trian', did you mean 'train'"),
     'unknown key': ({'train__optim_g__wieght_decay': 0}, "unknown key 'wieght_decay', did you mean 'weight_decay'"),
-    'key that is a number': ({'train__7': 1}, 'train: unknown key 7'),
+    'key that is a number': ({'train__7': 1}, 'keys must be printable text'),
     'no name': ({'name': None}, 'name'),
     'name that is a block': ({'name': {'a': 1}}, 'name'),
     'name that leads elsewhere': ({'name': '../../elsewhere'}, 'name'),
