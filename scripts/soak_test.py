@@ -1,6 +1,7 @@
 """Train for long with many validations and saves, and watch whether memory or open files grow.
 
     python scripts/soak_test.py                                    # 2,000 iterations of the nano x4 distillation, an hour of one core
+    python scripts/soak_test.py --force_yml datasets:train:gt_size=128      # a quarter of the pixels
     python scripts/soak_test.py -opt options/jpeg10_bridge.yml --iterations 500 --every 50
 
 The run is `python -m ibmd_basicsr.train` with a validation and a checkpoint behind every N iterations. Resident memory (without mapped
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help='growth of memory that is too much (default: %(default)s)')
     parser.add_argument('--log', type=Path, default=REPOSITORY / 'results/soak_test.log', metavar='FILE',
                         help='what the training prints (default: results/soak_test.log)')
+    parser.add_argument('--force_yml', nargs='+', default=[], metavar='BLOCK:KEY=VALUE', help='change single values of the option file')
     args = parser.parse_args(arguments)
     if args.iterations < 10 * args.every:
         print(f'error: --iterations {args.iterations} are fewer than ten times --every {args.every}: too few periods to compare')
@@ -56,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
                f'logger:save_checkpoint_freq={args.every}', 'logger:keep_checkpoints=2']
     if 'periods:' in args.opt.read_text(encoding='utf-8'):  # a schedule of cosines has to last as long as the run
         changes.append(f'train:scheduler:periods=[{args.iterations}]')
-    command = [sys.executable, '-m', 'ibmd_basicsr.train', '-opt', str(args.opt), '--force_yml', *changes]
+    command = [sys.executable, '-m', 'ibmd_basicsr.train', '-opt', str(args.opt), '--force_yml', *changes, *args.force_yml]
     args.log.parent.mkdir(parents=True, exist_ok=True)
     with args.log.open('w') as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
