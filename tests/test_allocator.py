@@ -6,7 +6,7 @@ import sys
 import pytest
 from tiny import REPOSITORY
 
-from ibmd_basicsr.utils.allocator import SET_BY_USER, keep_freed_memory
+from ibmd_basicsr.utils.allocator import SET_BY_USER, give_back_freed_memory, keep_freed_memory
 
 GLIBC = sys.platform.startswith('linux') and (os.confstr('CS_GNU_LIBC_VERSION') or '').startswith('glibc')
 FAULTS = """
@@ -41,6 +41,27 @@ def test_a_second_pass_meets_no_page_faults():
     assert kept and faults < 100  # some 18,000 otherwise
 
 
+@pytest.mark.skipif(not GLIBC, reason='glibc alone has malloc_trim')
+def test_what_was_kept_is_given_back():
+    code = ('import re, torch\n'
+            'from ibmd_basicsr.utils.allocator import give_back_freed_memory, keep_freed_memory\n'
+            'def resident(): return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024\n'
+            'keep_freed_memory()\n'
+            'tensors, between = [], []\n'
+            'for _ in range(20):\n'
+            '    tensors.append(torch.ones(10 * 2**18))\n'
+            '    between.append(torch.ones(1000))\n'  # lies behind it on the heap, and stays
+            'full = resident()\n'
+            'tensors.clear()\n'
+            'kept = resident()\n'
+            'print(full - kept, give_back_freed_memory(), kept - resident())')
+    clean = {name: value for name, value in os.environ.items() if name not in SET_BY_USER}
+    done = subprocess.run([sys.executable, '-c', code], env=clean | {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'},
+                          capture_output=True, text=True, check=True)
+    freed, given, back = done.stdout.split()
+    assert int(freed) < 5 and given == 'True' and int(back) > 190
+
+
 @pytest.mark.parametrize('name', SET_BY_USER)
 def test_the_user_decides(monkeypatch, name):
     monkeypatch.setenv(name, '1')
@@ -49,4 +70,4 @@ def test_the_user_decides(monkeypatch, name):
 
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, 'platform', 'darwin')
-    assert keep_freed_memory() is False
+    assert keep_freed_memory() is False and give_back_freed_memory() is False

@@ -24,6 +24,7 @@ from ibmd_basicsr.data.degraded_image_dataset import read_labels
 from ibmd_basicsr.metrics.diversity import Diversity
 from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, FeatureExtractor, build_extractor
 from ibmd_basicsr.models.metric_rules import DIVERSITY, fill_directions, metric_problems, needs_truth, own_options
+from ibmd_basicsr.utils.allocator import give_back_freed_memory
 from ibmd_basicsr.utils.errors import OptionError
 
 Record = dict[str, float | np.ndarray]
@@ -186,6 +187,7 @@ class ShardedValidation:
             raise OptionError(f'datasets: {dataset_name} holds no images.')
         if blocks is None:
             self._restore_share(dataloader, None, current_iter, save_img)
+            give_back_freed_memory()
             return
         if not hasattr(self, '_judges'):
             self._judges: dict[str, Judges] = {}
@@ -199,6 +201,7 @@ class ShardedValidation:
             self._update_best_metric_result(dataset_name, metric, value, current_iter)
         if self.opt['rank'] == 0:
             self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
+        give_back_freed_memory()
 
     nondist_validation = dist_validation  # one process is rank 0 of 1
 
