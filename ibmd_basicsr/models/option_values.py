@@ -71,11 +71,12 @@ class _Checker:
         kinds = _kinds(schema)
         known = 'type' in schema or not self.types_only or isinstance(value, (dict, list))
         if kinds and known and not any(_is(value, kind) for kind in kinds):
-            self._object(path, ' or '.join(NAMES[kind] for kind in kinds if kind != 'null' or len(kinds) == 1), value)
+            names = ' or '.join(NAMES[kind] for kind in kinds if kind != 'null' or len(kinds) == 1)
+            self._object(path, names if 'type' in schema else _one_of(schema), value)
             return
         for word in ('anyOf', 'enum', 'const'):
             if word in schema and not self.types_only and not _matches(value, {word: schema[word]}):
-                self._object(path, f'one of {", ".join(map(repr, _choices(schema)))}', value)
+                self._object(path, _one_of(schema), value)
         if _is(value, 'number') and not self.types_only:
             for word, text, fits in (('minimum', 'at least', value >= schema.get('minimum', value)),
                                      ('exclusiveMinimum', 'above', value > schema.get('exclusiveMinimum', value - 1)),
@@ -115,8 +116,12 @@ def _kinds(schema: Schema) -> list[str]:
 
 
 def _choices(schema: Schema) -> list[Any]:
-    parts = [choice for part in schema.get('anyOf', ()) for choice in _choices(part) or [NAMES[kind] for kind in _kinds(part)]]
+    parts = [choice for part in schema.get('anyOf', ()) for choice in _choices(part) or _kinds(part)]
     return parts or [*schema.get('enum', ()), *([schema['const']] if 'const' in schema else [])]
+
+
+def _one_of(schema: Schema) -> str:
+    return f'one of {", ".join(repr(choice) for choice in _choices(schema) if choice is not None)}'
 
 
 def _is(value: Any, kind: str) -> bool:
