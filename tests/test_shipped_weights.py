@@ -46,7 +46,7 @@ def test_test_options_of_baselines_fit_their_weights(file: Path):
     assert restorer.parameters == 1_517_571
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', [pytest.param(task, marks=() if task in ('sr4x', 'jpeg10') else pytest.mark.slow) for task in TASKS])
 def test_student_and_teacher_restore(task, tmp_path):
     """Three test images: one call of the teacher has more PSNR than the input, the student less LPIPS."""
     opt = yaml.safe_load((REPOSITORY / f'options/compare/{task}.yml').read_text())

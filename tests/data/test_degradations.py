@@ -436,8 +436,8 @@ def test_fixed_degradations_draw_nothing(options):
 
 @pytest.mark.parametrize('options, message', [
     (None, "one of 'sr', 'jpeg', 'inpaint', 'edges', got None"),
-    ({'scale': 4}, "one of 'sr', 'jpeg', 'inpaint', 'edges', got {'scale': 4}"),
-    ({'type': 'blur'}, "one of 'sr', 'jpeg', 'inpaint', 'edges', got {'type': 'blur'}"),
+    ({'scale': 4}, "one of 'sr', 'jpeg', 'inpaint', 'edges', got None"),
+    ({'type': 'blur'}, "one of 'sr', 'jpeg', 'inpaint', 'edges', got 'blur'"),
     ({'type': 'sr', 'kernal': 'pool'}, "unknown key 'kernal', did you mean 'kernel'?"),
     ({'type': 'jpeg', 'codec': 'i2sb', 'quallity': 10}, "unknown key 'quallity', did you mean 'quality'?"),
     ({'type': 'jpeg', 'quality': 10}, "missing 'codec'"),
@@ -465,14 +465,14 @@ def test_fixed_degradations_draw_nothing(options):
     ({'type': 'edges', 'hight': 200}, "unknown key 'hight', did you mean 'high'?"),
     ({'type': 'edges', 'low': 200, 'high': 100}, '0 <= low <= high, got 200 and 100'),
     ({'type': 'edges', 'low': -1}, '0 <= low <= high, got -1 and 200'),
-    ({'type': 'edges', 'low': 'x'}, "must be numbers, got 'x', 200 and 1.0"),
+    ({'type': 'edges', 'low': 'x'}, "low must be a finite number, got 'x'"),
     ({'type': 'edges', 'blur': -1}, '0 or more, got -1'),
 ], ids=str)
 def test_bad_options_are_named_in_one_line(options, message):
     with pytest.raises(OptionError) as error:
         build_degradation(options, 'datasets.train.degradation')
     text = str(error.value)
-    assert text.startswith('datasets.train.degradation: ') and message in text and '\n' not in text
+    assert text.startswith('datasets.train.degradation') and message in text and '\n' not in text
 
 
 @pytest.mark.parametrize('shape', [(3, 4, 8), (3, 64, 64), (2, 3, 20, 12)])

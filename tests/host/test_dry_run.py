@@ -205,6 +205,7 @@ def test_a_micro_batch_costs_less_memory_and_nothing_else(tmp_path, dry_run):
     assert resolved(whole)['train']['micro_batch'] is None and resolved(parts)['train']['micro_batch'] == 2
 
 
+@pytest.mark.slow
 def test_paper_rows_fit_80_gib(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     for name in ('sr4x_ibmd', 'inpaint_center_cond_ibmd'):

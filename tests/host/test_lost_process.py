@@ -150,6 +150,7 @@ def test_sigterm_ends_a_process_that_is_busy_in_a_library(whole):
                              'continues from iteration 4.']
 
 
+@pytest.mark.slow  # each start imports torch
 def test_torchrun_restarts_and_the_run_goes_on_by_itself(whole):
     """One kill, ``--max-restarts=1``: torchrun ends well, and what it leaves is what the unbroken run left."""
     root, files = whole

@@ -162,7 +162,8 @@ ITERATIONS = {
 }
 
 
-@pytest.mark.parametrize('name', ITERATIONS)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name in ('posterior', 'VP') else ())
+                                  for name in ITERATIONS])
 def test_an_iteration_reads_no_number_and_moves_no_tensor(world, name, monkeypatch):
     """Networks, losses and gradients on a device without data; the second of two iterations of each turn. Steps are tested above."""
     monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())  # which knows no such device
