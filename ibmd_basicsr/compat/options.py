@@ -190,6 +190,7 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
     host.init_dist = functools.partial(init_dist, cpu=asked == '0', dist_params=dist_params)
     # the host would read the file once more, by a loader that could run code
     host.yaml_load = lambda file: copy.deepcopy(raw)
+    host.ordered_yaml = lambda: (OptionLoader, yaml.SafeDumper)  # the release of 2022 has no function for it
     opt, args = host.parse_options(root_path, is_train=is_train)
 
     normalise_numbers(opt)
