@@ -5,6 +5,8 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ibmd_basicsr.utils import ending
@@ -85,14 +87,6 @@ def main(is_train: bool) -> int:
         return 130
     except Exception as error:
         code = exit_code(error)
-        lost = ending.loss_of_a_process(error) if code is None and args.launcher != 'none' else None
-        if lost is not None and not args.debug:
-            ending.end(f'{lost}{ending.how_to_go_on()}.', ending.LOST, _rank(args))
-        from ibmd_basicsr.utils.device_errors import device_failure
-        failed = device_failure(error) if code is None else None
-        if failed is not None and not args.debug:
-            # a context of CUDA that is broken may hang at an orderly exit
-            ending.end(f'{failed[0]}{ending.how_to_go_on()}.', failed[1], _rank(args))
         if code is None or args.debug:
             raise
         # every rank meets a wrong option, but a file may be missing on one machine only
@@ -124,12 +118,30 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
     from ibmd_basicsr.compat.workers import naming_images
     module = importlib.import_module('basicsr.train' if is_train else 'basicsr.test')
     rank, grace = _rank(args), 0 if args.launcher == 'none' else ending.GRACE
-    with ending.sigterm_ends(rank, grace, STOP.takes_it), STOP.armed(), naming_images():
+    # in this order: a SIGTERM that comes while a loss is being reported must not end the process without its line
+    with ending.sigterm_ends(rank, grace, STOP.takes_it), _ending_at_losses(args), STOP.armed(), naming_images():
         (module.train_pipeline if is_train else module.test_pipeline)(str(root))
 
         import torch.distributed as dist
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _ending_at_losses(args: argparse.Namespace) -> Iterator[None]:
+    """Within this block the loss of another process or of the GPU ends this process with a line, at once."""
+    try:
+        yield
+    except Exception as error:
+        if args.debug or exit_code(error) is not None:
+            raise
+        from ibmd_basicsr.utils.device_errors import device_failure
+        lost = ending.loss_of_a_process(error) if args.launcher != 'none' else None
+        # a context of CUDA that is broken may hang at an orderly exit
+        message, code = (lost, ending.LOST) if lost is not None else device_failure(error) or (None, None)
+        if message is None:
+            raise
+        ending.end(f'{message}{ending.how_to_go_on()}.', code, _rank(args))
 
 
 def _host_arguments(args: argparse.Namespace, option_file: Path) -> list[str]:

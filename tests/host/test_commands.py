@@ -1,4 +1,5 @@
 """The commands: help, errors in one line with their exit codes, the project root, and that importing the package costs nothing."""
+import signal
 import subprocess
 import sys
 
@@ -132,6 +133,7 @@ def test_failures_of_devices(run, tmp_path, monkeypatch, text, code, line):
         pass
 
     def end(message, code, rank):
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL, 'a launcher that tells to stop just now would cut the line off'
         raise Ended(f'error: {message}', code, rank)
 
     monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)

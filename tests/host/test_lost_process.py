@@ -163,7 +163,10 @@ def test_torchrun_restarts_and_the_run_goes_on_by_itself(whole):
     result = subprocess.run([*launch, str(script), '-opt', str(write(root, opt)), '--launcher', 'pytorch', '--auto_resume'],
                             env=environment(), cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert 'error: another process of this run ended; --auto_resume continues from iteration 4.' in result.stderr
+    # torchrun may notice the loss first and tell the other to stop before it does
+    lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1 and lines[0].endswith('; --auto_resume continues from iteration 4.'), result.stderr[-3000:]
+    assert 'another process of this run ended' in lines[0] or 'told to stop (SIGTERM)' in lines[0]
     assert 'Resuming training from epoch' in result.stderr and 'iter: 4' in result.stderr
     assert equal(last_files(root, 'elastic'), files)
 
