@@ -72,10 +72,12 @@ def test_the_network_alone_is_lowered(sampler):
     assert torch.equal(restored, wanted)
 
 
-@pytest.mark.parametrize('device, amx, capability, wanted', [
-    (CPU, True, None, torch.bfloat16), (CPU, False, None, None), (GPU, False, (8, 0), torch.bfloat16), (GPU, False, (7, 5), None)])
-def test_auto_takes_bf16_where_it_is_faster(device, amx, capability, wanted, monkeypatch):
-    monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: amx, raising=False)
+@pytest.mark.parametrize('device, has, capability, wanted', [
+    (CPU, 'amx_tile', None, torch.bfloat16), (CPU, 'avx512_bf16', None, torch.bfloat16), (CPU, '', None, None),
+    (GPU, '', (8, 0), torch.bfloat16), (GPU, '', (7, 5), None)])
+def test_auto_takes_bf16_where_it_is_faster(device, has, capability, wanted, monkeypatch):
+    for name in ('amx_tile', 'avx512_bf16'):
+        monkeypatch.setattr(torch.cpu, f'_is_{name}_supported', lambda name=name: has == name, raising=False)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
     assert precision.restoring_dtype('auto', device) is precision.autocast_dtype('auto', device) is wanted
     assert precision.restoring_dtype('bf16', device) is precision.autocast_dtype('bf16', device) is torch.bfloat16

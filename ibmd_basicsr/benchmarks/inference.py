@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ibmd_basicsr.benchmarks.passes import bare_pass, network_inputs, times
 from ibmd_basicsr.benchmarks.reference import I2SBTables, ReferenceSampler
@@ -15,6 +15,7 @@ from ibmd_basicsr.models.cost import FORWARD
 from ibmd_basicsr.reporting.peers import PeerRestorer
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import lq_to_x_T
+from ibmd_basicsr.utils.frozen import ready_to_restore
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
 BRIDGE = {'type': 'I2SB', 'n_timestep': 1000, 'beta_max': 0.3}
@@ -22,11 +23,6 @@ SLOW_CALLS = 100
 """From so many network calls on, and for images of so many pixels (:data:`LARGE`), a few repeats are enough."""
 LARGE = 512
 FEW = 3
-
-
-def frozen(net: nn.Module, device: torch.device) -> nn.Module:
-    """Return a network as it is used for restoring."""
-    return net.to(device).eval().requires_grad_(False)
 
 
 def input_image(side: int, device: torch.device) -> Tensor:
@@ -41,19 +37,19 @@ def restore(restorer: Restorer | PeerRestorer, lq: Tensor) -> Callable[[], Tenso
 
 def student_restorer(size: Size, device: torch.device, scale: int = SCALE) -> Restorer:
     """Return the student of one step, with random weights."""
-    return Restorer(net=frozen(random_network(student_network(size)), device), bridge=build_bridge(**BRIDGE),
+    return Restorer(net=ready_to_restore(random_network(student_network(size)), device), bridge=build_bridge(**BRIDGE),
                     sampler=SamplerOptions(type='one_step'), scale=scale)
 
 
 def peer_restorer(block: dict, device: torch.device) -> PeerRestorer:
     """Return a network of BasicSR with random weights."""
-    net = frozen(random_network(block), device)
+    net = ready_to_restore(random_network(block), device)
     return PeerRestorer(net, sum(p.numel() for p in net.parameters()), scale=SCALE, size_multiple=block.get('window_size', 1))
 
 
 def teacher_restorer(size: Size, device: torch.device, calls: int) -> Restorer:
     """Return the teacher with the ancestral sampler."""
-    return Restorer(net=frozen(random_network(size.network), device), bridge=build_bridge(**BRIDGE),
+    return Restorer(net=ready_to_restore(random_network(size.network), device), bridge=build_bridge(**BRIDGE),
                     sampler=SamplerOptions(type='ancestral', steps=calls), scale=SCALE)
 
 

@@ -11,7 +11,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from ibmd_basicsr.utils.allocator import keep_freed_memory
 MIB = 2**20
 
 
-def memory_rows(size_name: str, device: torch.device, tick: Callable[[str], None], gradient: str) -> list[Row]:
+def memory_rows(size_name: str, device: torch.device, tick: Callable[[str], None], how: Mapping[str, Any]) -> list[Row]:
     """Measure the peak memory of training and restoring: MiB, one repeat."""
     rows = {}
     for name in case_names(size_name):
-        peak, before, _ = in_a_process(build_case, size_name, name, gradient, device=str(device))
+        peak, before, _ = in_a_process(build_case, size_name, name, how, device=str(device))
         rows[name] = Row(name, 'MiB', [peak / MIB], notes={'before_mib': before / MIB})
         tick(name)
     for kind in (IBMD, TEACHER):
@@ -94,12 +94,12 @@ def _measure(sender, threads: int, build: Callable, arguments: tuple, device_nam
     sender.close()
 
 
-def build_case(size_name: str, name: str, gradient: str, device: torch.device, folder: Path) -> Callable[[], object]:
+def build_case(size_name: str, name: str, how: Mapping[str, Any], device: torch.device, folder: Path) -> Callable[[], object]:
     """Return what the row ``name`` runs; a model writes into ``folder``."""
     size = SIZES[size_name]
     for kind in (IBMD, TEACHER):
         if name.startswith(NAMES[kind]):
-            model = make_model(size, kind, folder, device, gradient=gradient)
+            model = make_model(size, kind, folder, device, **how)
             cycle = cycle_length(model.opt)
             if name.endswith('reference'):
                 model = REFERENCES[kind](model)

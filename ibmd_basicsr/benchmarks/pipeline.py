@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,7 +61,7 @@ class Stream:
 
 
 def data_rows(size: Size, photographs: Path, lmdb: Path, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
-              gradient: str) -> list[Row]:
+              how: Mapping[str, Any]) -> list[Row]:
     """Measure images per second from folder and LMDB, and the share of an IBMD iteration that is spent waiting.
 
     Images are decoded for every draw, except in the last rows, which keep them in memory as the option files of this project do.
@@ -71,7 +72,7 @@ def data_rows(size: Size, photographs: Path, lmdb: Path, folder: Path, device: t
         disk, packed = throughput(size, {'folder': photographs, 'LMDB': lmdb}, workers, folder, repeats, tick)
         packed.against, packed.target = disk, Target('at least', 1)
         rows += [packed, disk]
-    return rows + [waiting(size, photographs, cache, folder, device, repeats, tick, gradient) for cache in (False, True)]
+    return rows + [waiting(size, photographs, cache, folder, device, repeats, tick, how) for cache in (False, True)]
 
 
 def throughput(size: Size, sources: dict[str, Path], workers: int, folder: Path, repeats: int, tick: Callable[[str], None]) -> list[Row]:
@@ -99,10 +100,10 @@ def throughput(size: Size, sources: dict[str, Path], workers: int, folder: Path,
 
 
 def waiting(size: Size, source: Path, cache: bool, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
-            gradient: str) -> Row:
+            how: Mapping[str, Any]) -> Row:
     """Measure which share of an IBMD iteration is spent waiting for the next batch."""
     changes = {'data': source, 'data_changes': {'cache': cache}}
-    model = make_model(size, IBMD, folder, device, gradient=gradient, **changes)
+    model = make_model(size, IBMD, folder, device, **how, **changes)
     stream = Stream(make_loader(training_options(size, IBMD, folder, gpu=False, **changes), WORKERS))
     row = Row(f'waiting for data, folder, {WORKERS} workers{", images kept in memory" if cache else ""}', 'share of an iteration', [],
               target=Target('at most', 0.02))

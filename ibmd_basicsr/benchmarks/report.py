@@ -14,6 +14,7 @@ import torch
 
 from ibmd_basicsr.benchmarks.timing import CPU, Row, Spread
 from ibmd_basicsr.reporting.comparison import device_name
+from ibmd_basicsr.utils.precision import autocast_dtype
 from ibmd_basicsr.version import __version__
 
 UNITS = {'s': 4, 'images/s': 1, 'MiB': 0, 'dB': 1, 'share of an iteration': 4}
@@ -35,10 +36,12 @@ class Part:
     rows: list[Row] = field(default_factory=list)
 
 
-def describe_run(command: str, size: str, device: torch.device, gradient: str) -> dict[str, Any]:
-    """Return what one must know to read the figures: machine, versions, command."""
+def describe_run(command: str, size: str, device: torch.device, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what one must know to read the figures: machine, versions, command; ``how`` as in :func:`~.suite.run_parts`."""
     load = os.getloadavg() if hasattr(os, 'getloadavg') else (None,) * 3
-    return {'command': command, 'date': datetime.now().astimezone().isoformat(timespec='seconds'), 'size': size, 'gradient': gradient,
+    return {'command': command, 'date': datetime.now().astimezone().isoformat(timespec='seconds'), 'size': size,
+            'gradient': how['gradient'], 'compiled': how['compiled'],
+            'trainings': 'float32' if autocast_dtype(how['amp'], device) is None else 'bf16',
             'device': str(device), 'machine': device_name(device), 'cpu': device_name(torch.device('cpu')), 'cores': os.cpu_count(),
             'threads': torch.get_num_threads(), 'load_average_1min': load[0], 'torch': torch.__version__,
             'python': platform.python_version(), 'ibmd_basicsr': __version__}
@@ -77,6 +80,8 @@ def to_markdown(about: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
     lines += ['Medians with the quartiles in brackets. A ratio is formed within each repeat, in which its two sides ran one after the '
               'other; "processor" is the same ratio of processor times, which other work on the machine disturbs less.', '',
               f'* `{about["command"]}`, {about["date"]}',
+              f'* trainings: {about["trainings"]}{", compiled" if about["compiled"] else ""}, gradient {about["gradient"]}; the reference '
+              'and all that restores: float32',
               f'* {about["machine"]}, {about["cores"]} cores, {about["threads"]} threads{busy}, torch {about["torch"]}, '
               f'Python {about["python"]}, ibmd_basicsr {about["ibmd_basicsr"]}', '']
     return '\n'.join(lines)

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,7 +53,7 @@ def total_ticks(letters: Sequence[str], size_name: str, repeats: int) -> int:
     return count + (len(memory.case_names(size_name)) if 'g' in letters else 0)
 
 
-def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repeats: int, *, gradient: str, data: Path | None,
+def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repeats: int, *, how: Mapping[str, Any], data: Path | None,
               tick: Callable[[str], None]) -> dict[str, Part]:
     """Measure the parts ``letters``.
 
@@ -61,7 +62,7 @@ def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repe
         size_name: a key of :data:`~ibmd_basicsr.benchmarks.sizes.SIZES`.
         device: CPU or GPU.
         repeats: of each measurement, after one to warm up.
-        gradient: of the student's loss, ``x0_only`` or ``full``.
+        how: what :func:`~ibmd_basicsr.benchmarks.sizes.make_model` takes for all trainings: gradient, amp, compiled.
         data: folder of photographs for parts f and h; None for random ones.
         tick: called with the name of each repeat that is done.
     """
@@ -72,12 +73,12 @@ def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repe
 
         def rows(letter: str):
             if letter == 'a':
-                return [*training.against_passes(size, IBMD, folder, device, repeats, tick, gradient),
-                        *training.against_unshared(size, folder, device, repeats, tick, gradient)]
+                return [*training.against_passes(size, IBMD, folder, device, repeats, tick, how),
+                        *training.against_unshared(size, folder, device, repeats, tick, how)]
             if letter == 'b':
-                return training.against_passes(size, TEACHER, folder, device, repeats, tick, gradient)
+                return training.against_passes(size, TEACHER, folder, device, repeats, tick, how)
             if letter == 'c':
-                return training.against_reference(size, folder, device, repeats, tick, gradient)
+                return training.against_reference(size, folder, device, repeats, tick, how)
             if letter == 'd':
                 return inference.samplers_against_passes(size, device, repeats, tick)
             if letter == 'e':
@@ -87,9 +88,9 @@ def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repe
                 photographs = data or pipeline.make_photographs(folder / 'photographs')
                 lmdb = folder / 'photographs.lmdb'
                 create_lmdb(photographs, lmdb, progress=False)
-                return pipeline.data_rows(size, photographs, lmdb, folder, device, repeats, tick, gradient)
+                return pipeline.data_rows(size, photographs, lmdb, folder, device, repeats, tick, how)
             if letter == 'g':
-                return memory.memory_rows(size_name, device, tick, gradient)
+                return memory.memory_rows(size_name, device, tick, how)
             return tiles.tile_rows(size_name, device, data, folder, tick)
 
         for letter in letters:

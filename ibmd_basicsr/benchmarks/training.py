@@ -1,8 +1,9 @@
 """Parts a, b and c: an iteration against its bare network passes, and against the reference."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,9 +23,12 @@ def iterations(model, batch: dict) -> Iterations:
 
 
 def against_passes(size: Size, kind: str, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
-                   gradient: str) -> list[Row]:
-    """Measure an iteration (the mean over a cycle) against the sum of its passes; times are seconds per iteration."""
-    model = make_model(size, kind, folder, device, gradient=gradient)
+                   how: Mapping[str, Any]) -> list[Row]:
+    """Measure an iteration (the mean over a cycle) against the sum of its passes; times are seconds per iteration.
+
+    ``how`` is here and below what :func:`~ibmd_basicsr.benchmarks.sizes.make_model` takes: gradient, amp, compiled.
+    """
+    model = make_model(size, kind, folder, device, **how)
     run = iterations(model, make_batch(size, kind))
     cases = [Case(NAMES[kind], run, per=run.cycle), *(case for _, case in pass_cases(model))]
     ours, *passes = measure(cases, repeats, device, tick)
@@ -32,11 +36,12 @@ def against_passes(size: Size, kind: str, folder: Path, device: torch.device, re
     return [ours, ours.against, *passes]
 
 
-def against_unshared(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None], gradient: str) -> list[Row]:
+def against_unshared(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
+                     how: Mapping[str, Any]) -> list[Row]:
     """Measure a cycle with ``train.share_generator_pass`` (K iterations) against one without (K + 1); times are seconds per cycle."""
     cases = []
     for name, share in (('IBMD cycle, shared pass', True), ('IBMD cycle', False)):
-        model = make_model(size, IBMD, folder, device, gradient=gradient, share_pass=share)
+        model = make_model(size, IBMD, folder, device, **how, share_pass=share)
         cases.append(Case(name, iterations(model, make_batch(size, IBMD))))
     shared, apart = measure(cases, repeats, device, tick)
     shared.against = apart
@@ -44,11 +49,11 @@ def against_unshared(size: Size, folder: Path, device: torch.device, repeats: in
 
 
 def against_reference(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
-                      gradient: str) -> list[Row]:
+                      how: Mapping[str, Any]) -> list[Row]:
     """Measure the reference's iterations against ours; times are seconds per iteration."""
     rows = []
     for kind in (IBMD, TEACHER):
-        model, batch = make_model(size, kind, folder, device, gradient=gradient), make_batch(size, kind)
+        model, batch = make_model(size, kind, folder, device, **how), make_batch(size, kind)
         reference, ours = Iterations(REFERENCES[kind](model), batch, cycle_length(model.opt)), iterations(model, batch)
         ours, theirs = measure([Case(f'{NAMES[kind]}, ours', ours, per=ours.cycle),
                                 Case(f'{NAMES[kind]}, reference', reference, per=reference.cycle)], repeats, device, tick)

@@ -57,18 +57,20 @@ def ancestral_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, gr
     Returns:
         (B, C, H, W) in the dtype of ``x_T``, not clamped.
     """
-    x = x_T.double()
-    for t_now, t_next in zip(grid[:-1], grid[1:], strict=True):
-        t, s = (time.to(x.device).expand(len(x)) for time in (t_now, t_next))
+    x, times = x_T.double(), grid.to(x_T.device)
+    posteriors = schedule.posterior(times[1:], times[:-1], x.ndim)  # (calls, 1, 1, 1)
+    c_t = schedule.coefficients(times[1:], x.ndim).c_t
+    like = torch.empty_like(x, dtype=torch.float32)
+    for step, t_now in enumerate(times[:-1]):
         x0_hat = estimate(denoise, x, t_now, x_T, clip_denoised=clip_denoised)
-        posterior = schedule.posterior(s, t, x.ndim)
-        x = posterior.on_x_0 * x0_hat + posterior.on_x_t * x
-        if t_next > 0 and not schedule.ot_ode:
-            x = x + posterior.std * randn_like(x.float()).double()
+        # in place where the field is this loop's own: large images cost memory traffic
+        x = (posteriors.on_x_0[step] * x0_hat).add_(posteriors.on_x_t[step] * x)
+        if grid[step + 1] > 0 and not schedule.ot_ode:
+            x.add_(posteriors.std[step] * randn_like(like))
         if mask is not None:
             known = x_T.double()
             if not schedule.ot_ode:
-                known = known + schedule.coefficients(s, x.ndim).c_t * randn_like(x.float()).double()
+                known = known + c_t[step] * randn_like(like)
             x = keep_known(x, known, mask)
         if on_step is not None:
             on_step(x0_hat, x)

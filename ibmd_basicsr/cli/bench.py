@@ -17,6 +17,7 @@ examples:
   python -m ibmd_basicsr.bench
   python -m ibmd_basicsr.bench --parts a b c --repeats 15
   python -m ibmd_basicsr.bench --size s --device cuda
+  python -m ibmd_basicsr.bench --parts a b c --amp false        # float32, where the machine would take bf16
   python -m ibmd_basicsr.bench --parts f --data datasets/my_photos
   python -m ibmd_basicsr.bench --quick -o /tmp/bench            # a trial in a minute; its figures mean nothing
 
@@ -46,6 +47,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--repeats', type=int, metavar='N', help='of each measurement; default 9 (nano) or 5 (s), three of slow ones')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
     parser.add_argument('--gradient', choices=('x0_only', 'full'), default='x0_only', help="of the student's loss; default x0_only")
+    parser.add_argument('--amp', choices=('auto', 'bf16', 'false'), default='auto',
+                        help='of the trainings; the reference is float32 always; default auto: bf16 where the machine multiplies it')
+    parser.add_argument('--compile', action='store_true', help='compile the networks of the trainings, not those of the reference')
     parser.add_argument('--data', type=Path, metavar='FOLDER',
                         help=f'photographs for parts f and h; default {PHOTOGRAPHS} if it is there, else random pictures')
     parser.add_argument('--quick', action='store_true', help='tiny networks and images, two repeats: to see that everything runs')
@@ -82,14 +86,15 @@ def main(arguments: list[str] | None = None) -> int:
     letters = sorted(set(args.parts))
     data = args.data or (PHOTOGRAPHS if PHOTOGRAPHS.is_dir() and not args.quick else None)
     output = args.output or Path('results/bench') / f'{size}_{device.type}'
-    about = describe_run(command, size, device, args.gradient)
+    how = {'gradient': args.gradient, 'amp': args.amp != 'false' and args.amp, 'compiled': args.compile}
+    about = describe_run(command, size, device, how)
 
     with tqdm(total=total_ticks(letters, size, repeats), unit='repeat', dynamic_ncols=True) as bar:
         def tick(name: str) -> None:
             bar.set_description(name[:40])
             bar.update()
 
-        parts = run_parts(letters, size, device, repeats, gradient=args.gradient, data=data, tick=tick)
+        parts = run_parts(letters, size, device, repeats, how=how, data=data, tick=tick)
     print(write_results(output, about, parts))
     print(f'written: {output / "table.md"}, {output / "results.json"}')
     return 0

@@ -15,6 +15,7 @@ from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.errors import OptionError, printable
+from ibmd_basicsr.utils.frozen import ready_to_restore
 from ibmd_basicsr.utils.memory import physical_memory
 from ibmd_basicsr.utils.option_check import build_from_options
 
@@ -86,6 +87,6 @@ def build_restorer(*, network: dict[str, Any], bridge: dict[str, Any], weights: 
     Raises:
         CheckpointError, ValueError, TypeError: see the parts.
     """
-    net = build_frozen_network(network, weights, param_key, torch.device(device))
+    net = ready_to_restore(build_frozen_network(network, weights, param_key, torch.device(device)), device)
     return Restorer(net=net, bridge=build_bridge(**bridge), sampler=SamplerOptions(**(sampler or {})), scale=scale, precision=precision,
                     compile=compile)

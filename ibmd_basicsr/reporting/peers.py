@@ -13,9 +13,14 @@ from torch import Tensor
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_params, load_preferred_params, load_strictly
 from ibmd_basicsr.models.cost import build_network
 from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.frozen import ready_to_restore
 
 SPANDREL_FILES = ('.pth', '.ckpt', '.safetensors')
 """Not .pt: spandrel takes such a file for TorchScript, which is code, first."""
+
+
+PROBE_SIDE = 16
+"""Of the image that tells whether a network runs with its channels innermost."""
 
 
 def enlarge(lq: Tensor, scale: int) -> Tensor:
@@ -127,9 +132,10 @@ def build_arch(*, network: dict[str, Any], weights: str, param_key: str | None =
     net = build_network(network)
     params, key = load_preferred_params(weights) if param_key is None else (load_params(weights, param_key), param_key)
     load_strictly(net, params, weights)
-    net = net.to(device).eval().requires_grad_(False)
-    return PeerRestorer(net, sum(p.numel() for p in net.parameters()), scale=scale, input_range=input_range,
-                        size_multiple=size_multiple or network.get('window_size', 1), upsampled_input=upsampled_input, param_key=key)
+    restorer = PeerRestorer(net, sum(p.numel() for p in net.parameters()), scale=scale, input_range=input_range,
+                            size_multiple=size_multiple or network.get('window_size', 1), upsampled_input=upsampled_input, param_key=key)
+    ready_to_restore(net, device, _probe(restorer, device))
+    return restorer
 
 
 def build_spandrel(*, weights: str, size_multiple: int | None = None, scale: int = 1,
@@ -165,6 +171,12 @@ def build_spandrel(*, weights: str, size_multiple: int | None = None, scale: int
     if (found.input_channels, found.output_channels) != (3, 3):
         raise CheckpointError(f'{weights}: {found.architecture.name} takes {found.input_channels} channels and returns '
                               f'{found.output_channels}, not RGB.')
-    found.model.eval().requires_grad_(False)
-    return PeerRestorer(found, sum(p.numel() for p in found.model.parameters()), scale=scale,
-                        size_multiple=size_multiple or found.size_requirements.multiple_of)
+    restorer = PeerRestorer(found, sum(p.numel() for p in found.model.parameters()), scale=scale,
+                            size_multiple=size_multiple or found.size_requirements.multiple_of)
+    ready_to_restore(found.model, device, _probe(restorer, device))
+    return restorer
+
+
+def _probe(restorer: PeerRestorer, device: torch.device | str) -> Callable[[], Tensor]:
+    side = PROBE_SIDE + -PROBE_SIDE % restorer.size_multiple
+    return lambda: restorer.net(torch.zeros(1, 3, side, side, device=device))

@@ -131,14 +131,14 @@ def test_quick_run_writes_every_part(tmp_path, monkeypatch, capsys):
 
 
 def test_memory_is_measured_in_another_process():
-    peak, before, seconds = memory.in_a_process(memory.build_case, 'quick', 'IBMD iteration', 'full', device='cpu')
+    peak, before, seconds = memory.in_a_process(memory.build_case, 'quick', 'IBMD iteration', {'gradient': 'full'}, device='cpu')
     assert 2**20 < peak < 2**30 and before > 2**20 and 0 < seconds < 60
 
 
 @pytest.mark.slow  # as long as it takes to import torch
 def test_a_failing_process_is_named():
     with pytest.raises(RuntimeError, match='no such row, 32 px'):
-        memory.in_a_process(memory.build_case, 'quick', 'no such row, 32 px', 'full', device='cpu')
+        memory.in_a_process(memory.build_case, 'quick', 'no such row, 32 px', {}, device='cpu')
 
 
 @pytest.mark.parametrize('arguments, message', [(['--repeats', '0'], '--repeats must be at least 1, got 0'),
