@@ -16,6 +16,7 @@ from ibmd_basicsr.reporting.peers import PeerRestorer
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import lq_to_x_T
 from ibmd_basicsr.utils.frozen import ready_to_restore
+from ibmd_basicsr.utils.precision import multiplies_bf16
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
 BRIDGE = {'type': 'I2SB', 'n_timestep': 1000, 'beta_max': 0.3}
@@ -35,10 +36,26 @@ def restore(restorer: Restorer | PeerRestorer, lq: Tensor) -> Callable[[], Tenso
     return lambda: restorer(lq, PerImageNoise.for_images(SEED, ['image']))
 
 
-def student_restorer(size: Size, device: torch.device, scale: int = SCALE) -> Restorer:
+def student_restorer(size: Size, device: torch.device, scale: int = SCALE, precision: str = 'fp32') -> Restorer:
     """Return the student of one step, with random weights."""
     return Restorer(net=ready_to_restore(random_network(student_network(size)), device), bridge=build_bridge(**BRIDGE),
-                    sampler=SamplerOptions(type='one_step'), scale=scale)
+                    sampler=SamplerOptions(type='one_step'), scale=scale, precision=precision)
+
+
+def student_variants(size: Size, device: torch.device) -> dict[str, Restorer]:
+    """Return the same student otherwise than by default: in bf16 where the device multiplies it, on CPUs with channels outermost."""
+    variants = {}
+    if multiplies_bf16(device):
+        variants['student, bf16'] = student_restorer(size, device, precision='bf16')
+    if device.type == 'cpu':
+        variants['student, channels outermost'] = student_restorer(size, device)
+        variants['student, channels outermost'].net.to(memory_format=torch.contiguous_format)
+    return variants
+
+
+def variant_count(device: torch.device) -> int:
+    """Return how many there are."""
+    return multiplies_bf16(device) + (device.type == 'cpu')
 
 
 def peer_restorer(block: dict, device: torch.device) -> PeerRestorer:
@@ -80,8 +97,9 @@ def _reference(restorer: Restorer, calls: int, lq: Tensor, device: torch.device)
 
 
 def student_against_peers(size: Size, device: torch.device, repeats: int, tick: Callable[[str], None]) -> list[Row]:
-    """Measure the student and networks of BasicSR on one image of each side: seconds per image."""
+    """Measure the student, its variants and networks of BasicSR on one image of each side: seconds per image."""
     restorers = {'student': student_restorer(size, device)} | {name: peer_restorer(block, device) for name, block in size.peers.items()}
+    restorers |= student_variants(size, device)
     rows = []
     for side in size.sides:
         lq = input_image(side, device)

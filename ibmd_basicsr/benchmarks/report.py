@@ -40,7 +40,7 @@ def describe_run(command: str, size: str, device: torch.device, how: Mapping[str
     """Return what one must know to read the figures: machine, versions, command; ``how`` as in :func:`~.suite.run_parts`."""
     load = os.getloadavg() if hasattr(os, 'getloadavg') else (None,) * 3
     return {'command': command, 'date': datetime.now().astimezone().isoformat(timespec='seconds'), 'size': size,
-            'gradient': how['gradient'], 'compiled': how['compiled'],
+            'gradient': how['gradient'], 'compiled': how['compiled'], 'channels_last': how['channels_last'],
             'trainings': 'float32' if autocast_dtype(how['amp'], device) is None else 'bf16',
             'device': str(device), 'machine': device_name(device), 'cpu': device_name(torch.device('cpu')), 'cores': os.cpu_count(),
             'threads': torch.get_num_threads(), 'load_average_1min': load[0], 'torch': torch.__version__,
@@ -80,8 +80,9 @@ def to_markdown(about: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
     lines += ['Medians with the quartiles in brackets. A ratio is formed within each repeat, in which its two sides ran one after the '
               'other; "processor" is the same ratio of processor times, which other work on the machine disturbs less.', '',
               f'* `{about["command"]}`, {about["date"]}',
-              f'* trainings: {about["trainings"]}{", compiled" if about["compiled"] else ""}, gradient {about["gradient"]}; the reference '
-              'and all that restores: float32',
+              f'* trainings: {about["trainings"]}{", compiled" if about["compiled"] else ""}'
+              f'{", channels innermost" if about["channels_last"] else ""}, gradient {about["gradient"]}; the reference and all that '
+              'restores: float32',
               f'* {about["machine"]}, {about["cores"]} cores, {about["threads"]} threads{busy}, torch {about["torch"]}, '
               f'Python {about["python"]}, ibmd_basicsr {about["ibmd_basicsr"]}', '']
     return '\n'.join(lines)

@@ -89,7 +89,7 @@ def student_network(size: Size) -> dict[str, Any]:
 
 
 def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradient: str = 'x0_only', amp: str | bool = 'auto',
-                     compiled: bool = False, share_pass: bool = False, data: Path | str = 'none',
+                     compiled: bool = False, channels_last: bool = False, share_pass: bool = False, data: Path | str = 'none',
                      data_changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the options of a training run, as the host hands them to a model.
 
@@ -101,6 +101,7 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
         gradient: of the student's loss.
         amp: ``train.amp``.
         compiled: ``train.compile``.
+        channels_last: ``train.channels_last``.
         share_pass: ``train.share_generator_pass``, of IBMD.
         data: folder or LMDB with the training photographs.
         data_changes: of ``datasets.train``.
@@ -113,8 +114,8 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
              'batch_size_per_gpu': images, 'dataset_enlarge_ratio': 500, 'prefetch_mode': None, 'persistent_workers': True,
              'phase': 'train', 'scale': SCALE, 'manual_seed': SEED}
     optimizer = {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 0, 'betas': [0.9, 0.99] if teacher else [0.0, 0.999]}
-    train = {'ema_decay': 0.999 if teacher else 0.98, 'amp': amp, 'compile': compiled, 'grad_clip': 1.0, 'optim_g': optimizer,
-             'total_iter': 10**6, 'warmup_iter': -1,
+    train = {'ema_decay': 0.999 if teacher else 0.98, 'amp': amp, 'compile': compiled, 'channels_last': channels_last,
+             'grad_clip': 1.0, 'optim_g': optimizer, 'total_iter': 10**6, 'warmup_iter': -1,
              'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [10**6], 'restart_weights': [1], 'eta_min': 1e-6},
              'bridge_opt': {'type': 'BridgeMatchingLoss', 'time_weight': 'inverse_variance' if teacher else 'uniform'}}
     opt = {'name': 'bench', 'model_type': model, 'scale': SCALE, 'num_gpu': int(gpu), 'manual_seed': SEED, 'is_train': True, 'dist': False,

@@ -36,7 +36,7 @@ PARTS = {
 }
 
 
-def total_ticks(letters: Sequence[str], size_name: str, repeats: int) -> int:
+def total_ticks(letters: Sequence[str], size_name: str, repeats: int, device: torch.device) -> int:
     """Return the number of repeats, warm-ups included, that the parts will make."""
     size = SIZES[size_name]
     few = min(repeats, inference.FEW)
@@ -45,7 +45,8 @@ def total_ticks(letters: Sequence[str], size_name: str, repeats: int) -> int:
     if 'd' in letters:
         count += 2 * (repeats + 1) + sum(3 * ((few if calls >= inference.SLOW_CALLS else repeats) + 1) for calls in size.calls)
     if 'e' in letters:
-        count += 2 * (few + 1) + sum((1 + len(size.peers)) * ((few if side >= inference.LARGE else repeats) + 1) for side in size.sides)
+        networks = 1 + len(size.peers) + inference.variant_count(device)
+        count += 2 * (few + 1) + sum(networks * ((few if side >= inference.LARGE else repeats) + 1) for side in size.sides)
     if 'f' in letters:
         count += 6 * (repeats + 1)
     if 'h' in letters:
@@ -62,7 +63,7 @@ def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repe
         size_name: a key of :data:`~ibmd_basicsr.benchmarks.sizes.SIZES`.
         device: CPU or GPU.
         repeats: of each measurement, after one to warm up.
-        how: what :func:`~ibmd_basicsr.benchmarks.sizes.make_model` takes for all trainings: gradient, amp, compiled.
+        how: what :func:`~ibmd_basicsr.benchmarks.sizes.make_model` takes for all trainings: gradient, amp, compiled, channels_last.
         data: folder of photographs for parts f and h; None for random ones.
         tick: called with the name of each repeat that is done.
     """

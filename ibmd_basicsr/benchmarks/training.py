@@ -26,7 +26,7 @@ def against_passes(size: Size, kind: str, folder: Path, device: torch.device, re
                    how: Mapping[str, Any]) -> list[Row]:
     """Measure an iteration (the mean over a cycle) against the sum of its passes; times are seconds per iteration.
 
-    ``how`` is here and below what :func:`~ibmd_basicsr.benchmarks.sizes.make_model` takes: gradient, amp, compiled.
+    ``how`` is here and below what :func:`~ibmd_basicsr.benchmarks.sizes.make_model` takes: gradient, amp, compiled, channels_last.
     """
     model = make_model(size, kind, folder, device, **how)
     run = iterations(model, make_batch(size, kind))

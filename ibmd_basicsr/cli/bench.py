@@ -50,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--amp', choices=('auto', 'bf16', 'false'), default='auto',
                         help='of the trainings; the reference is float32 always; default auto: bf16 where the machine multiplies it')
     parser.add_argument('--compile', action='store_true', help='compile the networks of the trainings, not those of the reference')
+    parser.add_argument('--channels-last', action='store_true', help='channels innermost in the networks of the trainings')
     parser.add_argument('--data', type=Path, metavar='FOLDER',
                         help=f'photographs for parts f and h; default {PHOTOGRAPHS} if it is there, else random pictures')
     parser.add_argument('--quick', action='store_true', help='tiny networks and images, two repeats: to see that everything runs')
@@ -86,10 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
     letters = sorted(set(args.parts))
     data = args.data or (PHOTOGRAPHS if PHOTOGRAPHS.is_dir() and not args.quick else None)
     output = args.output or Path('results/bench') / f'{size}_{device.type}'
-    how = {'gradient': args.gradient, 'amp': args.amp != 'false' and args.amp, 'compiled': args.compile}
+    how = {'gradient': args.gradient, 'amp': args.amp != 'false' and args.amp, 'compiled': args.compile,
+           'channels_last': args.channels_last}
     about = describe_run(command, size, device, how)
 
-    with tqdm(total=total_ticks(letters, size, repeats), unit='repeat', dynamic_ncols=True) as bar:
+    with tqdm(total=total_ticks(letters, size, repeats, device), unit='repeat', dynamic_ncols=True) as bar:
         def tick(name: str) -> None:
             bar.set_description(name[:40])
             bar.update()

@@ -43,9 +43,10 @@ class Switches:
     def __init__(self, train: dict[str, Any], device: torch.device):
         self.device = device
         self.autocast = autocast_dtype(train.get('amp'), device)
-        wanted = train.get('channels_last', False)
+        # what only restores: see utils.frozen
+        wanted = train.get('channels_last', not train and device.type == 'cpu')
         if wanted == 'auto':
-            wanted = device.type == 'cuda' and self.autocast is not None
+            wanted = self.autocast is not None
         self.memory_format = torch.channels_last if wanted else torch.contiguous_format
         self.compiler = COMPILERS.get(train.get('compile', False))
         self.tf32 = train.get('tf32')

@@ -459,7 +459,8 @@ def test_printed_blocks_build_a_restorer(tmp_path, capsys, layout):
     blocks = imported(capsys, saved(content, tmp_path / 'a.pt'), *HEADS)
     restorer = build_restorer(network=blocks['network_g'], bridge=blocks['bridge'], weights=blocks['path']['pretrain_network_g'],
                               param_key=blocks['path']['param_key_g'])
-    assert_same_outputs(restorer.net, net)
+    # in the layout of the source: sums in another order differ in their last digits
+    assert_same_outputs(restorer.net.to(memory_format=torch.contiguous_format), net)
 
 
 def test_reasons_are_printed(tmp_path, capsys):
