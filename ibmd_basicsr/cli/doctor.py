@@ -39,7 +39,8 @@ def _self_test() -> Iterator[Finding]:
 CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
     ('python', environment.check_python), ('torch', environment.check_torch), ('packages', environment.check_packages),
     ('owners', environment.check_owners), ('basicsr', environment.check_basicsr), ('devices', environment.check_devices),
-    ('folders', environment.check_folders), ('shared memory', environment.check_shared_memory), ('self-test', _self_test))
+    ('precision', environment.check_precision), ('folders', environment.check_folders),
+    ('shared memory', environment.check_shared_memory), ('self-test', _self_test))
 
 
 @report_errors('interrupted.')

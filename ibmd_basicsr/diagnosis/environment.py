@@ -131,6 +131,16 @@ def check_devices() -> Iterator[Finding]:
         yield Finding(OK, 'devices', f'CPU ({os.cpu_count()} cores), no GPU')
 
 
+def check_precision() -> Iterator[Finding]:
+    """Say what ``auto`` stands for in ``train.amp`` and in the precision of restoring."""
+    import torch
+
+    from ibmd_basicsr.utils.precision import multiplies_bf16
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    what = 'bf16, which this machine multiplies' if multiplies_bf16(device) else 'float32: this machine is slower with bf16'
+    yield Finding(OK, 'precision', f'train.amp: auto and restore --precision auto are {what}')
+
+
 def gpu_in_sight() -> str:
     """Return by what a GPU of NVIDIA shows, empty if by nothing."""
     return next((str(path) for path in sorted(Path('/dev').glob('nvidia[0-9]*'))), '')

@@ -99,6 +99,14 @@ def test_why_torch_does_not_see_it(monkeypatch, version, remedy):
     assert remedy in finding.remedy
 
 
+@pytest.mark.parametrize(('multiplies', 'text'), [(True, 'auto are bf16'), (False, 'auto are float32')])
+def test_what_auto_stands_for(monkeypatch, multiplies, text):
+    from ibmd_basicsr.utils import precision
+    monkeypatch.setattr(precision, 'multiplies_bf16', lambda device: multiplies)
+    finding, = environment.check_precision()
+    assert finding.level == OK and text in finding.text
+
+
 def test_folders(tmp_path, monkeypatch):
     """/proc takes no file, not even from root; a cache that is not there yet is made in the nearest folder that is."""
     proc = Path('/proc')
