@@ -42,8 +42,9 @@ def test_test_options_fit_their_weights(file: Path):
 def test_test_options_of_baselines_fit_their_weights(file: Path):
     opt = yaml.safe_load(file.read_text())
     path = opt['path']
-    restorer = build_arch(network=opt['network_g'], weights=absolute(path['pretrain_network_g']), param_key=path['param_key_g'], scale=4)
-    assert restorer.parameters == 1_517_571
+    restorer = build_arch(network=opt['network_g'], weights=absolute(path['pretrain_network_g']), param_key=path['param_key_g'],
+                          scale=opt['scale'])
+    assert restorer.parameters == {'MSRResNet': 1_517_571, 'ADMRegressor': 2_968_236}[opt['network_g']['type']]
 
 
 @pytest.mark.parametrize('task', [pytest.param(task, marks=() if task in ('sr4x', 'jpeg10') else pytest.mark.slow) for task in TASKS])
