@@ -24,6 +24,7 @@ SLOW_CALLS = 100
 """From so many network calls on, and for images of so many pixels (:data:`LARGE`), a few repeats are enough."""
 LARGE = 512
 FEW = 3
+BF16, OUTERMOST = 'student, bf16', 'student, channels outermost'
 
 
 def input_image(side: int, device: torch.device) -> Tensor:
@@ -42,20 +43,17 @@ def student_restorer(size: Size, device: torch.device, scale: int = SCALE, preci
                     sampler=SamplerOptions(type='one_step'), scale=scale, precision=precision)
 
 
+def variant_names(device: torch.device) -> list[str]:
+    """Return which variants of the student are measured: bf16 where the device multiplies it, channels outermost on CPUs."""
+    return [BF16] * multiplies_bf16(device) + [OUTERMOST] * (device.type == 'cpu')
+
+
 def student_variants(size: Size, device: torch.device) -> dict[str, Restorer]:
-    """Return the same student otherwise than by default: in bf16 where the device multiplies it, on CPUs with channels outermost."""
-    variants = {}
-    if multiplies_bf16(device):
-        variants['student, bf16'] = student_restorer(size, device, precision='bf16')
-    if device.type == 'cpu':
-        variants['student, channels outermost'] = student_restorer(size, device)
-        variants['student, channels outermost'].net.to(memory_format=torch.contiguous_format)
+    """Return the same student otherwise than by default, by :func:`variant_names`."""
+    variants = {name: student_restorer(size, device, precision='bf16' if name == BF16 else 'fp32') for name in variant_names(device)}
+    if OUTERMOST in variants:
+        variants[OUTERMOST].net.to(memory_format=torch.contiguous_format)
     return variants
-
-
-def variant_count(device: torch.device) -> int:
-    """Return how many there are."""
-    return multiplies_bf16(device) + (device.type == 'cpu')
 
 
 def peer_restorer(block: dict, device: torch.device) -> PeerRestorer:

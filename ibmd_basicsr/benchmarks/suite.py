@@ -45,7 +45,7 @@ def total_ticks(letters: Sequence[str], size_name: str, repeats: int, device: to
     if 'd' in letters:
         count += 2 * (repeats + 1) + sum(3 * ((few if calls >= inference.SLOW_CALLS else repeats) + 1) for calls in size.calls)
     if 'e' in letters:
-        networks = 1 + len(size.peers) + inference.variant_count(device)
+        networks = 1 + len(size.peers) + len(inference.variant_names(device))
         count += 2 * (few + 1) + sum(networks * ((few if side >= inference.LARGE else repeats) + 1) for side in size.sides)
     if 'f' in letters:
         count += 6 * (repeats + 1)
