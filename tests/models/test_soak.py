@@ -27,6 +27,9 @@ def periods(soak, memory, files):
     ([100, 100, 100, 100.4, 100.8], [9] * 5, 0),
     ([100, 100, 101, 101, 102], [9] * 5, 1),
     ([100] * 5, [9, 9, 10, 10, 10], 1),
+    ([100] * 10, [9] * 9 + [10], 0),  # read once, while a checkpoint was written
+    ([100] * 10, [9] * 5 + [10] * 5, 1),
+    ([100] * 10, list(range(9, 19)), 1),  # a file for every period
     ([100] * 3, [9] * 3, 2),
 ])
 def test_verdict(soak, memory, files, code, capsys):
