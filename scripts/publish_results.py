@@ -15,7 +15,8 @@ heading above it, from that folder's results.csv: LPIPS of rows `student`, `stud
   best   the row of each with the lowest mean; differences within two standard errors are not told apart
 
 `<!-- summary: versus:results/compare/peers_sr4x -->` is a line for each other row of that comparison: the row `student` minus it, image
-by image, with the standard error of the mean, for PSNR, LPIPS, DISTS and texture distance where they were measured.
+by image, with the standard error of the mean, for PSNR, LPIPS, DISTS and texture distance where they were measured; and for metrics of
+whole sets with the standard error of the difference by the jackknife over images.
 
 Results lie only where a comparison was run. With --only-present, tables, pictures and lines of summaries of the others stay as they are.
 Nothing is written if anything is wrong.
@@ -33,7 +34,7 @@ from pathlib import Path
 import cv2
 
 from ibmd_basicsr.reporting.documents import SUMMARY, TABLE, cells, read_tables
-from ibmd_basicsr.reporting.pairs import Pair, Row, paired, read_rows
+from ibmd_basicsr.reporting.pairs import Pair, Row, paired, read_rows, read_sets, set_difference
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTOR = 20
@@ -46,6 +47,8 @@ HEADINGS = {'aim': ('task', 'student', 'teacher', *SPREAD, 'aim'),
 VERSUS = 'versus:'
 VERSUS_COLUMNS = {'psnr': ('PSNR dB', 2), 'lpips': ('LPIPS', 3), 'dists': ('DISTS', 3), 'texture_distance': ('texture', 0)}
 """Metrics of the third kind of summary: heading and decimals."""
+SET_DIGITS = {'KD': 3, 'KID': 3}
+"""Decimals of metrics of whole sets, by the first part of their names; others have one."""
 
 
 def main() -> int:
@@ -133,17 +136,24 @@ def versus(results: Path) -> str:
     others = [name for name in rows[measured[0]] if name != 'student']
     if 'student' not in rows[measured[0]] or not others:
         raise ValueError(f'{results}: needs a row student, and another.')
-    lines = [f'| student minus | {" | ".join(VERSUS_COLUMNS[metric][0] for metric in measured)} |', '|---|' + '---:|' * len(measured)]
+    sets = read_sets(results.with_name('sets.csv')) if results.with_name('sets.csv').is_file() else {}
+    headings = [*(VERSUS_COLUMNS[metric][0] for metric in measured), *sets]
+    lines = [f'| student minus | {" | ".join(headings)} |', '|---|' + '---:|' * len(headings)]
     for name in others:
         pairs = {metric: paired(rows[metric]['student'], rows[metric][name]) for metric in measured}
-        lines.append(f'| {name} | ' + ' | '.join(signed(pair, VERSUS_COLUMNS[metric][1]) for metric, pair in pairs.items()) + ' |')
+        cells = [signed(pair.difference, pair.standard_error, VERSUS_COLUMNS[metric][1]) for metric, pair in pairs.items()]
+        for metric, values in sets.items():
+            student, other = (values.get(row) for row in ('student', name))
+            if not student or not other or len(student) > 1:
+                raise ValueError(f'{results.with_name("sets.csv")}: needs {metric} of student and {name} on one test set.')
+            cells.append(signed(*set_difference(student[0], other[0]), SET_DIGITS.get(metric.partition('-')[0], 1)))
+        lines.append(f'| {name} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
-def signed(pair: Pair, digits: int) -> str:
+def signed(difference: float, error: float | None, digits: int) -> str:
     """Return difference and standard error, as in `−0.0093 ± 0.0129`."""
-    error = '' if pair.standard_error is None else f' ± {pair.standard_error:.{digits}f}'
-    return f'{pair.difference:+.{digits}f}'.replace('-', '−') + error
+    return f'{difference:+.{digits}f}'.replace('-', '−') + ('' if error is None else f' ± {error:.{digits}f}')
 
 
 def verdict(kind: str, results: Path) -> tuple[str, ...]:
@@ -162,7 +172,7 @@ def verdict(kind: str, results: Path) -> tuple[str, ...]:
         raise ValueError(f'{results}: no rows student and teacher'
                          + (f', the teacher at {FACTOR} times the calls of the student.' if kind == 'aim' else '.'))
     pair = paired(*(min(side, key=lambda row: row.mean) for side in (students, teachers)))
-    return (shown(pair.first), shown(pair.second), signed(pair, 4), f'{pair.wins} of {pair.images} images',
+    return (shown(pair.first), shown(pair.second), signed(pair.difference, pair.standard_error, 4), f'{pair.wins} of {pair.images} images',
             aim_reached(pair) if kind == 'aim' else better(pair))
 
 

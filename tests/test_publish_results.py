@@ -110,3 +110,19 @@ def test_the_student_minus_each_other_row(world, monkeypatch):
     assert ('<!-- summary: versus:results/here -->\n| student minus | LPIPS |\n|---|---:|\n| input | −0.500 ± 0.100 |\n'
             '| teacher@1 | +0.150 ± 0.150 |\n| teacher@20 | −0.050 ± 0.050 |\n<!-- end of summary -->') in text
     assert 'versus:results/away -->\nkept\n<!-- end' in text
+
+
+def test_sets_have_errors_of_the_jackknife(world, monkeypatch, capsys):
+    values = {'input': (9, 9, 9), 'teacher@1': (3, 2, 4), 'teacher@20': (2, 2, 2), 'student': (2, 1.5, 2)}
+    lines = [f'photos,{row},{metric},{group},{value}\n' for metric in ('FD-AlexNet/64', 'KD-VGG16') for row, numbers in values.items()
+             for group, value in enumerate(numbers)]
+    sets = world / 'results/here/sets.csv'
+    sets.write_text('dataset,row,metric,left_out,value\n' + ''.join(lines))
+    document = world / 'tasks.md'
+    document.write_text(DOCUMENT + '<!-- summary: versus:results/here -->\n<!-- end of summary -->\n')
+    assert run(world, monkeypatch, '--only-present') == 0
+    assert '| student minus | LPIPS | FD-AlexNet/64 | KD-VGG16 |\n|---|---:|---:|---:|\n' in document.read_text()
+    assert '| teacher@1 | +0.150 ± 0.150 | −1.0 ± 0.8 | −1.000 ± 0.750 |\n' in document.read_text()
+    sets.write_text(sets.read_text().replace('photos,input,KD', 'photos,other,KD'))
+    assert run(world, monkeypatch, '--only-present') == 2
+    assert 'sets.csv: needs KD-VGG16 of student and input on one test set.' in capsys.readouterr().err

@@ -33,6 +33,7 @@ outputs, in the folder of the option file's `output` (relative to the project ro
   grid.png             pictures of the first images; with several test sets grid_SET.png
   results.csv          one line a restorer and image: calls, GFLOPs, seconds, memory (GPU), parameters, quality
   summary.csv          one line a restorer and test set: the same, and the metrics of whole sets
+  sets.csv             metrics of whole sets once more (left_out 0), and without each of up to 24 groups of images, for their errors
   images/ROW/IMAGE.png restored images; with several test sets images/SET/ROW/IMAGE.png
   results.jsonl        what is done: the same command again computes only what is missing or has changed (options, weights, images);
                        a metric that is added is measured on the images that are there

@@ -32,7 +32,7 @@ RESTORED_KEYS = ('calls', 'tiles', 'gflops', 'seconds', 'images_per_second', 'pe
 """What a record says of the restoration beside its quality."""
 ORIGIN_KEYS = ('kind', 'weights', 'sha256', 'tile', 'tile_pad', 'device')
 """What a record says of its row."""
-RESERVED = {'dataset', 'row', 'image', 'fingerprint', 'measured', 'speed', 'images', *RESTORED_KEYS, *ORIGIN_KEYS}
+RESERVED = {'dataset', 'row', 'image', 'fingerprint', 'measured', 'left_out', 'speed', 'images', *RESTORED_KEYS, *ORIGIN_KEYS}
 
 
 class _WarmedUp(Exception):
@@ -86,7 +86,7 @@ class Comparison:
                 try:
                     self._run_row(row, bar)
                     for image_set in self.sets:
-                        image_set.set_values[row.name] = self._measure_set(row.name, image_set, qualities[image_set.name])
+                        self._measure_set(row.name, image_set, qualities[image_set.name])
                 except Exception as error:  # the other rows are still worth having
                     failures[row.name] = one_line(error)
                     bar.write(f'error: {row.name}: {failures[row.name]}', file=sys.stderr)
@@ -203,19 +203,22 @@ class Comparison:
         self.store.add(record)
         return record
 
-    def _measure_set(self, row: str, image_set: ImageSet, quality: SetQuality) -> dict[str, float | None]:
-        """Return the set metrics of a row; those that its restored images do not have yet are computed and stored."""
+    def _measure_set(self, row: str, image_set: ImageSet, quality: SetQuality) -> None:
+        """Fill in the set metrics of a row; those that its restored images do not have yet are computed and stored."""
         if not self.set_metrics:
-            return {}
+            return
         origin = fingerprint([record['fingerprint'] for record in image_set.records[row]])
         record = self.store.get(image_set.name, row, None, origin)
         record = record or {'dataset': image_set.name, 'row': row, 'image': None, 'fingerprint': origin, 'measured': {}}
+        files = [self.image_path(image_set, row, picture.name) for picture in image_set.pictures]
         for metric, key in self.set_metrics.items():
-            if record['measured'].get(metric.key) != key:
-                value = quality.measure(metric, [self.image_path(image_set, row, picture.name) for picture in image_set.pictures])
-                record = record | {metric.key: value, 'measured': record['measured'] | {metric.key: key}}
+            if record['measured'].get(metric.key) != key or metric.key not in record.get('left_out', {}):
+                value, left_out = quality.measure(metric, files), quality.leave_out(metric, files)
+                record = record | {metric.key: value, 'measured': record['measured'] | {metric.key: key},
+                                   'left_out': record.get('left_out', {}) | {metric.key: left_out}}
                 self.store.add(record)
-        return {metric.key: record[metric.key] for metric in self.set_metrics}
+        image_set.set_values[row] = {metric.key: record[metric.key] for metric in self.set_metrics}
+        image_set.left_out[row] = {metric.key: record['left_out'][metric.key] for metric in self.set_metrics}
 
     def _now(self) -> float:
         if self.device.type == 'cuda':

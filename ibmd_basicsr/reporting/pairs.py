@@ -1,4 +1,4 @@
-"""Two rows of a comparison, image by image: their means differ by how much, with what error, and on how many images."""
+"""Two rows of a comparison on the same images: their means, or their values of whole sets, differ by how much, with what error."""
 from __future__ import annotations
 
 import csv
@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from ibmd_basicsr.metrics.jackknife import jackknife_error
 
 Scores = Mapping[tuple[str, str], float]
 """Values of a metric by test set and image."""
@@ -75,3 +77,31 @@ def paired(first: Row, second: Row) -> Pair:
     differences = [value - second.scores[image] for image, value in first.scores.items()]
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
     return Pair(first, second, statistics.fmean(differences), error, sum(d < 0 for d in differences), len(differences))
+
+
+def read_sets(path: Path) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Read sets.csv of a comparison: metric -> row -> for each test set its value (key '0') and those without a group ('1', '2', ...)."""
+    with path.open(newline='', encoding='utf-8') as file:
+        records = [record for record in csv.DictReader(file) if record['value']]
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for record in records:
+        row = found.setdefault(record['metric'], {}).setdefault(record['row'], {})
+        row.setdefault(record['dataset'], {})[record['left_out']] = float(record['value'])
+    return {metric: {row: list(sets.values()) for row, sets in rows.items()} for metric, rows in found.items()}
+
+
+def set_difference(first: dict[str, float], second: dict[str, float]) -> tuple[float, float | None]:
+    """Return first minus second of a metric of whole sets and its standard error by the jackknife, None without groups.
+
+    Both were restored from the same images, and the same are left out of both: what all restorers find hard cancels.
+
+    Args:
+        first, second: values of one test set, as of :func:`read_sets`.
+
+    Raises:
+        ValueError: other groups were left out of one than of the other.
+    """
+    if first.keys() != second.keys():
+        raise ValueError(f'{len(first) - 1} and {len(second) - 1} groups were left out: run the comparison to its end.')
+    left_out = [first[group] - second[group] for group in first if group != '0']
+    return first['0'] - second['0'], jackknife_error(left_out) if left_out else None

@@ -45,12 +45,14 @@ class ImageSet:
         pictures: its images.
         records: results by row, one for each picture that is done, in their order.
         set_values: values of set metrics by row.
+        left_out: the same without each group of images of a jackknife.
     """
 
     name: str
     pictures: list[Picture]
     records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     set_values: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def complete(self) -> dict[str, list[dict[str, Any]]]:
         """Return the records of the rows that have all pictures."""

@@ -12,6 +12,7 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from ibmd_basicsr.metrics import BETTER  # importing it registers ours
+from ibmd_basicsr.metrics.jackknife import deal_out
 from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, RememberingExtractor, build_extractor
 from ibmd_basicsr.reporting.results import fingerprint
 from ibmd_basicsr.utils.errors import OptionError, one_line
@@ -174,15 +175,33 @@ class SetQuality:
         if len(self.truths) < 2:
             return None
         if metric.key not in self._built:
-            self._built[metric.key] = SET_METRIC_REGISTRY.get(metric.type)(self.truths, self._extractor(metric.options))
-        built = self._built[metric.key]
-        built.reset()
-        for file in files:
-            built.update(cv2.imread(str(file)))
-        return float(built.compute())
+            self._built[metric.key] = self._build(metric, self.truths)
+        return _value(self._built[metric.key], files)
+
+    def leave_out(self, metric: Metric, files: Iterable[Path]) -> list[float]:
+        """Return the value of ``metric`` without each group of images of :func:`~ibmd_basicsr.metrics.jackknife.deal_out`.
+
+        A group is left out of the restored and of the true images.
+        """
+        pairs = list(enumerate(zip(self.truths, files)))
+        values = []
+        for group in deal_out(len(self.truths)):
+            truths, kept = zip(*(pair for i, pair in pairs if i not in group))
+            values.append(_value(self._build(metric, truths), kept))
+        return values
+
+    def _build(self, metric: Metric, truths: Sequence[np.ndarray]) -> Any:
+        return SET_METRIC_REGISTRY.get(metric.type)(truths, self._extractor(metric.options))
 
     def _extractor(self, options: dict[str, Any]) -> RememberingExtractor:
         key = tuple(sorted((name, str(value)) for name, value in options.items()))
         if key not in self._extractors:
             self._extractors[key] = RememberingExtractor(build_extractor(**options))
         return self._extractors[key]
+
+
+def _value(set_metric: Any, files: Iterable[Path]) -> float:
+    set_metric.reset()
+    for file in files:
+        set_metric.update(cv2.imread(str(file)))
+    return float(set_metric.compute())

@@ -1,4 +1,4 @@
-"""What a comparison leaves: results.csv, summary.csv, table.md, picture grids and report.html."""
+"""What a comparison leaves: results.csv, summary.csv, sets.csv, table.md, picture grids and report.html."""
 from __future__ import annotations
 
 import os
@@ -20,9 +20,12 @@ from ibmd_basicsr.reporting.pictures import ImageSet, Picture
 from ibmd_basicsr.reporting.quality import METRICS, Metric
 from ibmd_basicsr.reporting.tables import Column, markdown_table, mean, median, write_csv
 
+SET_KEYS = ('dataset', 'row', 'metric', 'left_out', 'value')
+"""Columns of sets.csv."""
+
 
 def write_report(comparison: Comparison, command: str, failures: dict[str, str]) -> str:
-    """Write results.csv, summary.csv, table.md, the picture grids and report.html; return the text for the terminal.
+    """Write results.csv, summary.csv, sets.csv, table.md, the picture grids and report.html; return the text for the terminal.
 
     Args:
         comparison: after its run.
@@ -37,6 +40,8 @@ def write_report(comparison: Comparison, command: str, failures: dict[str, str])
     summary = [{'dataset': name, 'row': row, **values} for name, rows in means.items() for row, values in rows.items()]
     write_csv(comparison.output / 'summary.csv', summary, ('dataset', 'row', 'images', *RESTORED_KEYS, 'speed',
                                                            *(metric.key for metric in comparison.metrics), *ORIGIN_KEYS))
+    if comparison.set_metrics:
+        write_csv(comparison.output / 'sets.csv', _set_records(comparison), SET_KEYS)
     tables = {name: markdown_table(rows, _columns(comparison)) for name, rows in means.items() if rows}
     table = '\n\n'.join(f'## {name}\n\n{text}' if len(comparison.sets) > 1 else text for name, text in tables.items())
     lines = [f'# {comparison.opt["name"]}', '', table, '', *_notes(comparison, command)]
@@ -50,6 +55,13 @@ def write_report(comparison: Comparison, command: str, failures: dict[str, str])
         _write_page(comparison, command, failures, means)
         places.append(f'report:   {comparison.output / "report.html"}')
     return '\n'.join([table, '', *places, ''])
+
+
+def _set_records(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the values of set metrics: of all images (group 0) and without each group of a jackknife (from 1 on)."""
+    return [{'dataset': image_set.name, 'row': row, 'metric': metric, 'left_out': group, 'value': number}
+            for image_set in comparison.sets for row, values in image_set.set_values.items() for metric, value in values.items()
+            for group, number in enumerate([value, *image_set.left_out[row][metric]])]
 
 
 def _means(comparison: Comparison, image_set: ImageSet) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ import pytest
 from tiny import REPOSITORY
 
 from ibmd_basicsr.reporting.documents import SUMMARY, TABLE, cells, read_tables
-from ibmd_basicsr.reporting.pairs import Row, paired, read_rows
+from ibmd_basicsr.reporting.pairs import Row, paired, read_rows, read_sets, set_difference
 
 
 def row(name: str, *values: float) -> Row:
@@ -42,6 +42,20 @@ def test_rows_are_read_in_order(tmp_path):
     file.write_text('dataset,row,image,calls,lpips\nphotos,student,x,1,\n')
     with pytest.raises(ValueError, match='results.csv: no lpips of student on x'):
         read_rows(file, 'lpips')
+
+
+def test_values_of_sets_are_compared_group_by_group(tmp_path):
+    file = tmp_path / 'sets.csv'
+    lines = [('a', 3.0, 2.0, 4.0), ('b', 2.0, 1.5, 2.0)]
+    file.write_text('dataset,row,metric,left_out,value\n' + ''.join(
+        f'photos,{name},FD,{group},{value}\n' for name, *values in lines for group, value in enumerate(values)) + 'few,b,FD,0,\n')
+    rows = read_sets(file)['FD']
+    assert rows == {'a': [{'0': 3.0, '1': 2.0, '2': 4.0}], 'b': [{'0': 2.0, '1': 1.5, '2': 2.0}]}
+    # differences 0.5 and 2 without each of two groups
+    assert set_difference(rows['a'][0], rows['b'][0]) == (1.0, pytest.approx(math.sqrt(0.5 * (0.75**2 + 0.75**2))))
+    assert set_difference({'0': 3.0}, {'0': 1.0}) == (2.0, None)
+    with pytest.raises(ValueError, match='2 and 1 groups were left out: run the comparison to its end'):
+        set_difference(rows['a'][0], {'0': 1.0, '1': 1.0})
 
 
 def test_a_table_is_read_back():

@@ -28,6 +28,7 @@ from ibmd_basicsr.reporting import peers, quality
 from ibmd_basicsr.reporting.comparison import ORIGIN_KEYS, RESTORED_KEYS, Comparison
 from ibmd_basicsr.reporting.peers import PeerRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import load_pictures
+from ibmd_basicsr.reporting.pairs import read_sets
 from ibmd_basicsr.reporting.quality import read_metrics
 from ibmd_basicsr.reporting.rows import KEYS, ROW_KEYS, TILE_PAD, read_rows
 from ibmd_basicsr.utils.errors import OptionError
@@ -398,6 +399,12 @@ def test_several_test_sets(run, tmp_path, restorations):
             metric.update(image)
         assert float(summary[name, 'peer']['FrechetDistance']) == pytest.approx(metric.compute(), rel=1e-6)
         assert (tmp_path / f'out/grid_{name}.png').is_file()
+    sets = read_sets(tmp_path / 'out/sets.csv')
+    assert list(sets) == ['FrechetDistance', 'kernel'] and list(sets['kernel']) == ['bicubic', 'peer']
+    for metric, rows in sets.items():
+        for row, (first, second) in rows.items():
+            assert list(first) == ['0'] and list(second) == ['0', '1', '2', '3']  # nothing is left out of two images
+            assert [first['0'], second['0']] == [pytest.approx(float(summary[name, row][metric])) for name in ('first', 'second')]
     assert not (tmp_path / 'out/grid.png').exists()
 
     restorations.clear()
@@ -476,6 +483,11 @@ def test_distances_of_the_same_features_share_their_passes(tmp_path, monkeypatch
         for image in restored:
             own.update(image)
         assert value == own.compute()
+        others = getattr(set_metrics, kind)(truths[:1] + truths[2:], device='cpu')
+        others.update(restored[0])
+        others.update(restored[2])
+        assert shared.leave_out(metric, files)[1] == others.compute()
+        assert sum(passes) == (6 if kind == 'FrechetDistance' else 0) + 7  # those of `own` and `others`
 
 
 def test_set_metrics_need_two_images(run, tmp_path):
