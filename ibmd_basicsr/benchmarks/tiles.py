@@ -1,7 +1,7 @@
 """Part h: a large photograph in tiles, its seconds and memory; how far tiles are from the image that is restored as a whole."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
 from ibmd_basicsr.data.degradations import jpeg_libjpeg
 from ibmd_basicsr.restorer import Restorer
 from ibmd_basicsr.utils.seeding import PerImageNoise
-from ibmd_basicsr.utils.tiling import plan_tiles, restore_tiled
+from ibmd_basicsr.utils.tiling import Tile, plan_tiles, restore_tiled
 
 SCALES = (SCALE, 1)
 """Super-resolution, and JPEG restoration."""
@@ -120,12 +120,24 @@ def agreement(restorer: Restorer, lq: Tensor, tile: int, halo: int) -> tuple[flo
     Returns:
         Of all pixels; of those within :data:`NEAR` of a seam; of the others.
     """
-    error = (restore_tiled(restorer, lq, _noise(), scale=1, tile=tile, halo=halo) - restorer(lq, _noise())).double().square()
-    near = torch.zeros(lq.shape[-2:], dtype=torch.bool, device=lq.device)
-    for part in plan_tiles(*lq.shape[-2:], tile, halo, restorer.size_multiple):
-        top, left = (core.start for core in part.core)
+    tiled = restore_tiled(restorer, lq, _noise(), scale=1, tile=tile, halo=halo)
+    near = near_seams(plan_tiles(*lq.shape[-2:], tile, halo, restorer.size_multiple), 1)
+    return agreement_by_place(tiled, restorer(lq, _noise()), near.to(lq.device))
+
+
+def near_seams(tiles: Sequence[Tile], scale: int) -> Tensor:
+    """Return a mask (H, W) of the pixels of the result, ``scale`` times the input, that lie within :data:`NEAR` of a seam."""
+    near = torch.zeros([scale * max(part.core[axis].stop for part in tiles) for axis in (0, 1)], dtype=torch.bool)
+    for part in tiles:
+        top, left = (scale * core.start for core in part.core)
         if top:
             near[top - NEAR:top + NEAR] = True
         if left:
             near[:, left - NEAR:left + NEAR] = True
+    return near
+
+
+def agreement_by_place(tiled: Tensor, whole: Tensor, near: Tensor) -> tuple[float, float, float]:
+    """Return the PSNR, in dB for values in [0, 1], of ``tiled`` against ``whole``, (1, C, H, W): of all pixels, those near seams, the others."""
+    error = (tiled - whole).double().square()
     return tuple(-10 * error[..., pixels].mean().log10().item() for pixels in (torch.ones_like(near), near, ~near))
