@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument('options', nargs='+', type=Path, metavar='FILE.yml', help='option file of a test')
     parser.add_argument('--photos', type=Path, metavar='FOLDER', help=f'photographs (default: {" and ".join(PHOTOGRAPHS)} of scikit-image)')
     parser.add_argument('--tiles', nargs='+', type=tile_and_halo, default=TILES, metavar='CORE+HALO',
-                        help='(default: %s)' % ' '.join(f'{tile}+{halo}' for tile, halo in TILES))
+                        help=f'(default: {" ".join(f"{tile}+{halo}" for tile, halo in TILES)})')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in () if args.photos else PHOTOGRAPHS:
@@ -85,7 +85,8 @@ def prepare(file: Path, photos: Path) -> tuple[Restorer, dict[str, Any], list[Pi
         raise OptionError(f'{file}: is no option file of a test of BridgeModel, such as options/test/sr4x_ibmd.yml.')
     dataset = next(iter(opt['datasets'].values())) | {'dataroot_gt': str(photos)}
     restorer = build_restorer(network=opt['network_g'], bridge=opt['bridge'], weights=opt['path']['pretrain_network_g'],
-                              param_key=opt['path'].get('param_key_g', 'params_ema'), sampler=opt['val']['sampler'], scale=opt['scale'], device=CPU)
+                              param_key=opt['path'].get('param_key_g', 'params_ema'), sampler=opt['val']['sampler'],
+                              scale=opt['scale'], device=CPU)
     return restorer, opt, load_pictures(opt | {'dataset': dataset}, None)
 
 

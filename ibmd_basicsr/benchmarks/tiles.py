@@ -138,6 +138,6 @@ def near_seams(tiles: Sequence[Tile], scale: int) -> Tensor:
 
 
 def agreement_by_place(tiled: Tensor, whole: Tensor, near: Tensor) -> tuple[float, float, float]:
-    """Return the PSNR, in dB for values in [0, 1], of ``tiled`` against ``whole``, (1, C, H, W): of all pixels, those near seams, the others."""
+    """Return the PSNR in dB of ``tiled`` against ``whole``, (1, C, H, W) in [0, 1]: all pixels, those near seams, the others."""
     error = (tiled - whole).double().square()
     return tuple(-10 * error[..., pixels].mean().log10().item() for pixels in (torch.ones_like(near), near, ~near))

@@ -26,9 +26,9 @@ from ibmd_basicsr.metrics.set_metrics import FrechetDistance
 from ibmd_basicsr.models.cost import measure_network
 from ibmd_basicsr.reporting import peers, quality
 from ibmd_basicsr.reporting.comparison import ORIGIN_KEYS, RESTORED_KEYS, Comparison
+from ibmd_basicsr.reporting.pairs import read_sets
 from ibmd_basicsr.reporting.peers import PeerRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import load_pictures
-from ibmd_basicsr.reporting.pairs import read_sets
 from ibmd_basicsr.reporting.quality import read_metrics
 from ibmd_basicsr.reporting.rows import KEYS, ROW_KEYS, TILE_PAD, read_rows
 from ibmd_basicsr.utils.errors import OptionError
