@@ -27,6 +27,11 @@ from ibmd_basicsr.archs.adm_layers import AttentionBlock
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
 
+def published_form(net: nn.Module) -> nn.Module:
+    """Return a copy of a network as the published programs hold it: channels outermost, gradients for all, attention computed again."""
+    return recompute_attention(copy.deepcopy(net)).to(memory_format=torch.contiguous_format).requires_grad_(True)
+
+
 def recompute_attention(net: nn.Module) -> nn.Module:
     """Give the attention blocks of ``net`` the published arithmetic, behind a checkpoint; return ``net``."""
     for module in net.modules():
@@ -103,7 +108,7 @@ class ReferenceTeacher:
         self.losses: dict[str, float] = {}
 
     def _copy(self, net: nn.Module) -> nn.Module:
-        return recompute_attention(copy.deepcopy(net)).requires_grad_(True).train()
+        return published_form(net).train()
 
     def _optimizer(self, block: str, net: nn.Module) -> torch.optim.Optimizer:
         options = {name: value for name, value in self.opt['train'][block].items() if name != 'type'}
@@ -201,7 +206,7 @@ class ReferenceSampler:
     """
 
     def __init__(self, net: nn.Module, tables: I2SBTables, steps: list[int]):
-        self.net = recompute_attention(copy.deepcopy(net)).requires_grad_(True).eval()
+        self.net = published_form(net).eval()
         self.tables = tables
         self.steps = steps
         self.shadow = [p.detach().clone() for p in net.parameters()]

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from ibmd_basicsr.benchmarks.timing import CPU, Row, Spread
+from ibmd_basicsr.models.switches import Switches
 from ibmd_basicsr.reporting.comparison import device_name
-from ibmd_basicsr.utils.precision import autocast_dtype
 from ibmd_basicsr.version import __version__
 
-UNITS = {'s': 4, 'images/s': 1, 'MiB': 0, 'dB': 1, 'share of an iteration': 4}
+UNITS = {'s': 4, 'images/s': 1, 'MiB': 0, 'dB': 1, 'share of an iteration': 4, 'TFLOP/s': 3}
 """Unit -> decimals."""
 
 
@@ -38,10 +38,11 @@ class Part:
 
 def describe_run(command: str, size: str, device: torch.device, how: Mapping[str, Any]) -> dict[str, Any]:
     """Return what one must know to read the figures: machine, versions, command; ``how`` as in :func:`~.suite.run_parts`."""
+    switches = Switches({'amp': how['amp'], 'channels_last': how['channels_last']}, device)
     load = os.getloadavg() if hasattr(os, 'getloadavg') else (None,) * 3
     return {'command': command, 'date': datetime.now().astimezone().isoformat(timespec='seconds'), 'size': size,
-            'gradient': how['gradient'], 'compiled': how['compiled'], 'channels_last': how['channels_last'],
-            'trainings': 'float32' if autocast_dtype(how['amp'], device) is None else 'bf16',
+            'gradient': how['gradient'], 'compiled': how['compiled'], 'channels_last': switches.memory_format is torch.channels_last,
+            'trainings': 'float32' if switches.autocast is None else 'bf16',
             'device': str(device), 'machine': device_name(device), 'cpu': device_name(torch.device('cpu')), 'cores': os.cpu_count(),
             'threads': torch.get_num_threads(), 'load_average_1min': load[0], 'torch': torch.__version__,
             'python': platform.python_version(), 'ibmd_basicsr': __version__}

@@ -66,6 +66,9 @@ QUICK_PEERS = {
     'SwinIR': PEERS['SwinIR'] | {'depths': [2], 'embed_dim': 12, 'num_heads': [2], 'window_size': 4, 'img_size': 8},
 }
 
+ADM256 = {'type': 'ADMUNet', 'in_channels': 3, 'model_channels': 256, 'channel_mult': [1, 1, 2, 2, 4, 4], 'num_res_blocks': 2,
+          'attention_resolutions': [8, 16, 32], 'num_head_channels': 64, 'attention_order': 'legacy'}
+
 # 8 megapixels of a camera
 LARGE = {'large': (2304, 3456), 'tile': (512, 32), 'agreement_side': 768}
 
@@ -76,6 +79,9 @@ SIZES = {
     # options/sr4x_s_bridge.yml, sr4x_s_ibmd.yml
     's': Size(network=NANO | {'model_channels': 64, 'channel_mult': [1, 2, 3, 4]}, batches={TEACHER: (8, 256), IBMD: (4, 256)}, updates=3,
               sides=(256, 1024), sampler_side=256, calls=(1, 4, 20, 100), peers=PEERS, repeats=5, **LARGE),
+    # options/paper/sr4x_bridge.yml, sr4x_ibmd.yml: their networks and K, in bf16 and in batches that one GPU of 80 GB can hold
+    'adm256': Size(network=ADM256, batches={TEACHER: (4, 256), IBMD: (2, 256)}, updates=5, sides=(256,), sampler_side=256, calls=(1, 4, 20),
+                   peers={}, repeats=3, **LARGE),
     # for tests: seconds, and no figure worth keeping
     'quick': Size(network=NANO | {'model_channels': 8, 'channel_mult': [1, 2], 'num_head_channels': 8},
                   batches={TEACHER: (2, 32), IBMD: (2, 32)}, updates=2, sides=(32,), sampler_side=32, calls=(1, 2), peers=QUICK_PEERS,
@@ -89,7 +95,7 @@ def student_network(size: Size) -> dict[str, Any]:
 
 
 def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradient: str = 'x0_only', amp: str | bool = 'auto',
-                     compiled: bool = False, channels_last: bool = False, share_pass: bool = False, data: Path | str = 'none',
+                     compiled: bool = False, channels_last: str | bool = 'auto', share_pass: bool = False, data: Path | str = 'none',
                      data_changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the options of a training run, as the host hands them to a model.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ibmd_basicsr.benchmarks import inference, memory, pipeline, tiles, training
+from ibmd_basicsr.benchmarks import ceiling, inference, memory, pipeline, tiles, training
 from ibmd_basicsr.benchmarks.report import Part
 from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER
 from ibmd_basicsr.cli.create_lmdb import create_lmdb
@@ -33,6 +33,12 @@ PARTS = {
     'h': ('a large image in tiles',
           'The student, one call a tile. Seconds and memory: each row in a process of its own, first run. dB: PSNR of the image in tiles '
           'against the same restored as a whole, whose normalisation sees all of it; one value a picture.'),
+    'i': ('share of what matrix products reach',
+          'Floating-point operations of the network passes (two per multiply-add, nothing else counted) by the seconds of an iteration, '
+          'against a product of large matrices in the precision of the training.'),
+    'j': ('what the time of an iteration goes into',
+          "One cycle under torch's profiler, by kind of operation. GPU: times of kernels, as shares of the time without the profiler. "
+          'CPU: times of operations, as shares of the time with it.'),
 }
 
 
@@ -51,6 +57,10 @@ def total_ticks(letters: Sequence[str], size_name: str, repeats: int, device: to
         count += 6 * (repeats + 1)
     if 'h' in letters:
         count += tiles.tick_count()
+    if 'i' in letters:
+        count += 4 * (repeats + 1)
+    if 'j' in letters:
+        count += 2 * (few + 2)
     return count + (len(memory.case_names(size_name)) if 'g' in letters else 0)
 
 
@@ -92,7 +102,11 @@ def run_parts(letters: Sequence[str], size_name: str, device: torch.device, repe
                 return pipeline.data_rows(size, photographs, lmdb, folder, device, repeats, tick, how)
             if letter == 'g':
                 return memory.memory_rows(size_name, device, tick, how)
-            return tiles.tile_rows(size_name, device, data, folder, tick)
+            if letter == 'h':
+                return tiles.tile_rows(size_name, device, data, folder, tick)
+            if letter == 'i':
+                return ceiling.ceiling_rows(size, folder, device, repeats, tick, how)
+            return ceiling.profile_rows(size, folder, device, min(repeats, inference.FEW), tick, how)
 
         for letter in letters:
             title, about = PARTS[letter]

@@ -10,7 +10,7 @@ from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import OptionError, one_line
 
-LETTERS = 'abcdefgh'
+LETTERS = 'abcdefghij'
 PHOTOGRAPHS = Path('datasets/photos/train')
 EPILOG = """\
 examples:
@@ -26,8 +26,10 @@ parts:
   b  teacher iteration likewise                          f  data: images/s from folder and LMDB, waiting
   c  the same iterations as published programs do them   g  peak memory
   d  samplers against their bare network calls           h  8 megapixels in tiles: seconds, memory, agreement
+  i  TFLOP/s of iterations against a matrix product      j  what an iteration's time goes into (profile)
 
-sizes: nano is options/sr4x_bridge.yml and sr4x_ibmd.yml, s is sr4x_s_bridge.yml and sr4x_s_ibmd.yml; weights are random.
+sizes: nano is options/sr4x_bridge.yml and sr4x_ibmd.yml, s is sr4x_s_bridge.yml and sr4x_s_ibmd.yml, adm256 the networks of
+options/paper/sr4x_*.yml with batches of a few images, for one GPU of 80 GB; weights are random.
 On a CPU set OMP_NUM_THREADS to the cores that are free. nano takes half an hour on one free core, most of it for part e.
 
 outputs, in results/bench/SIZE_DEVICE or the folder of -o:
@@ -42,15 +44,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m ibmd_basicsr.bench', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         description='Measure training and restoring against the bare network passes they consist of, and against other programs.')
-    parser.add_argument('--size', choices=('nano', 's'), default='nano', help='networks and batches; default nano')
-    parser.add_argument('--parts', nargs='+', choices=tuple(LETTERS), default=list(LETTERS), metavar='PART', help='default: all, a to h')
+    parser.add_argument('--size', choices=('nano', 's', 'adm256'), default='nano', help='networks and batches; default nano')
+    parser.add_argument('--parts', nargs='+', choices=tuple(LETTERS), default=list(LETTERS), metavar='PART', help='default: all, a to j')
     parser.add_argument('--repeats', type=int, metavar='N', help='of each measurement; default 9 (nano) or 5 (s), three of slow ones')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
     parser.add_argument('--gradient', choices=('x0_only', 'full'), default='x0_only', help="of the student's loss; default x0_only")
     parser.add_argument('--amp', choices=('auto', 'bf16', 'false'), default='auto',
                         help='of the trainings; the reference is float32 always; default auto: bf16 where the machine multiplies it')
     parser.add_argument('--compile', action='store_true', help='compile the networks of the trainings, not those of the reference')
-    parser.add_argument('--channels-last', action='store_true', help='channels innermost in the networks of the trainings')
+    parser.add_argument('--channels-last', choices=('auto', 'true', 'false'), default='auto',
+                        help='channels innermost in the networks of the trainings; default auto: with bf16 on CPUs')
     parser.add_argument('--data', type=Path, metavar='FOLDER',
                         help=f'photographs for parts f and h; default {PHOTOGRAPHS} if it is there, else random pictures')
     parser.add_argument('--quick', action='store_true', help='tiny networks and images, two repeats: to see that everything runs')
@@ -88,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     data = args.data or (PHOTOGRAPHS if PHOTOGRAPHS.is_dir() and not args.quick else None)
     output = args.output or Path('results/bench') / f'{size}_{device.type}'
     how = {'gradient': args.gradient, 'amp': args.amp != 'false' and args.amp, 'compiled': args.compile,
-           'channels_last': args.channels_last}
+           'channels_last': {'true': True, 'false': False}.get(args.channels_last, 'auto')}
     about = describe_run(command, size, device, how)
 
     with tqdm(total=total_ticks(letters, size, repeats, device), unit='repeat', dynamic_ncols=True) as bar:

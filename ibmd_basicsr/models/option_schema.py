@@ -68,7 +68,7 @@ TEXTS = {
     'amp': 'auto: bf16 where it is faster; bf16; false: float32.',
     'compile': 'true: torch.compile for student, bridge network and teacher; eager, aot_eager: its first stages alone, to find faults.',
     'tf32': "Whether a GPU may round the factors of float32 products to 10 bits; none: torch's choice.",
-    'channels_last': 'Convolutions with the channels innermost in memory; auto: with bf16.',
+    'channels_last': 'Convolutions with the channels innermost in memory; auto: with bf16 on CPUs.',
     'shard_optimizer': 'Optimiser states shared out over the processes.',
     'share_generator_pass': "The last bridge update of a cycle and the student's learn from one pass of the student.",
     'grad_clip': 'Largest norm of the gradient; none by default.',

@@ -45,8 +45,8 @@ class Switches:
         self.autocast = autocast_dtype(train.get('amp'), device)
         # what only restores: see utils.frozen
         wanted = train.get('channels_last', not train and device.type == 'cpu')
-        if wanted == 'auto':
-            wanted = self.autocast is not None
+        if wanted == 'auto':  # GPUs: not measured
+            wanted = self.autocast is not None and device.type == 'cpu'
         self.memory_format = torch.channels_last if wanted else torch.contiguous_format
         self.compiler = COMPILERS.get(train.get('compile', False))
         self.tf32 = train.get('tf32')

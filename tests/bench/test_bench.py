@@ -73,7 +73,7 @@ def test_sizes_are_those_of_the_option_files(tmp_path, size, kind, file):
     assert opt['bridge'].items() <= wanted['bridge'].items()
     assert opt.get('teacher', {}).get('network') == wanted.get('teacher', {}).get('network')
     train = wanted['train']
-    for key in ('ema_decay', 'amp', 'grad_clip', 'bridge_updates_per_student'):
+    for key in ('ema_decay', 'amp', 'channels_last', 'grad_clip', 'bridge_updates_per_student'):
         assert opt['train'].get(key) == train.get(key), key
     for key in ('bridge_opt', 'ibmd_opt'):
         assert opt['train'].get(key, {}).items() <= train.get(key, {}).items()

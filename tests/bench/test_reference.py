@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ibmd_basicsr.benchmarks.inference import BRIDGE, teacher_restorer
-from ibmd_basicsr.benchmarks.reference import I2SBTables, ReferenceIBMD, ReferenceSampler, ReferenceTeacher
+from ibmd_basicsr.benchmarks.reference import I2SBTables, ReferenceIBMD, ReferenceSampler, ReferenceTeacher, published_form
 from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, make_batch, make_model
 from ibmd_basicsr.bridges import spaced_steps
 from ibmd_basicsr.utils.endpoints import lq_to_x_T, x_0_to_image
@@ -48,3 +48,10 @@ def test_sampler_equals_ours():
     theirs = x_0_to_image(sampler(lq_to_x_T(lq, 4), PerImageNoise.from_seeds([1, 2]).randn_like))
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(before, sampler.net.parameters()))
+
+
+def test_the_reference_knows_no_memory_format():
+    net = teacher_restorer(WITH_ATTENTION, CPU, 4).net
+    innermost = [p for p in net.parameters() if p.ndim == 4 and not p.is_contiguous()]
+    assert innermost and not any(p.requires_grad for p in net.parameters())
+    assert all(p.is_contiguous() and p.requires_grad for p in published_form(net).parameters())

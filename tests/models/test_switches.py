@@ -280,7 +280,7 @@ def test_tf32_is_set_for_gpus_alone():
 @pytest.mark.parametrize(('train', 'device', 'layout'), [
     ({}, 'cpu', torch.channels_last), ({'amp': 'bf16'}, 'cpu', torch.contiguous_format), ({}, 'cuda', torch.contiguous_format),
     ({'channels_last': 'auto'}, 'cuda', torch.contiguous_format), ({'channels_last': 'auto'}, 'cpu', torch.contiguous_format),
-    ({'channels_last': 'auto', 'amp': 'bf16'}, 'cuda', torch.channels_last),
+    ({'channels_last': 'auto', 'amp': 'bf16'}, 'cuda', torch.contiguous_format),
     ({'channels_last': 'auto', 'amp': 'bf16'}, 'cpu', torch.channels_last), ({'channels_last': True}, 'cpu', torch.channels_last)])
 def test_automatic_memory_format(train, device, layout):
     assert Switches(train, torch.device(device)).memory_format is layout

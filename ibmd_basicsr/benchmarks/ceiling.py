@@ -1,0 +1,119 @@
+"""Parts i and j: operations a second of the training iterations beside those of a bare matrix product, and what their time goes into."""
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from ibmd_basicsr.benchmarks.sizes import IBMD, TEACHER, Size, make_batch, make_model
+from ibmd_basicsr.benchmarks.timing import Case, Row, Target, measure, synchronise
+from ibmd_basicsr.benchmarks.training import NAMES, iterations
+from ibmd_basicsr.models.cost import cycle_length, flops_per_turn, measure_network, network_blocks, training_passes
+
+KINDS = (TEACHER, IBMD)
+PRODUCT = {'cpu': (2048, 2), 'cuda': (8192, 20)}
+"""Side of the square matrices whose product is timed, and products of a repeat: large enough that nothing but arithmetic counts."""
+TARGET = 0.4
+"""Share of the ceiling that a training on a GPU should reach."""
+CATEGORIES = {
+    'random numbers': ('normal_', 'randn', 'random_', 'uniform_'),
+    'optimiser, EMA, clipping': ('_fused_', '_foreach_', 'lerp', 'vector_norm'),
+    'convolutions': ('conv',),
+    'matrix products, attention': ('mm', 'attention', 'linear'),
+    'normalisation': ('norm',),
+    'pooling, resampling': ('pool', 'upsample', 'pixel_'),
+    'copies, casts, filling': ('copy', 'clone', 'cat', 'fill_', 'zero_', 'contiguous', 'constant_pad'),
+    'pointwise operations': ('mul', 'add', 'sub', 'div', 'silu', 'sigmoid', 'neg', 'pow', 'sqrt', 'exp', 'clamp', 'where', 'sum', 'mean'),
+}
+"""Heading -> parts of the names of torch's operations; the first heading that fits counts."""
+OTHER, NOTHING = 'other operations', 'no operation of torch (Python, waiting)'
+
+
+def matrix_product(side: int, count: int, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+    """Return a function that multiplies two random matrices of ``side`` x ``side`` numbers ``count`` times."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(side, side, generator=generator).to(device, dtype) for _ in range(2))
+    out = torch.empty_like(a)
+
+    def run() -> None:
+        for _ in range(count):
+            torch.mm(a, b, out=out)
+
+    return run
+
+
+def flops_of_iteration(opt: dict[str, Any]) -> float:
+    """Return the floating-point operations of a batch's iteration, the mean over a cycle: two per multiply-add of all network passes."""
+    block = opt['datasets']['train']
+    sizes = {name: measure_network(dict(network), block['gt_size']) for name, network in network_blocks(opt).items()}
+    return block['batch_size_per_gpu'] * sum(flops_per_turn(training_passes(opt), sizes).values()) / cycle_length(opt)
+
+
+def ceiling_rows(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
+                 how: Mapping[str, Any]) -> list[Row]:
+    """Measure TFLOP/s of teacher and IBMD iterations against those of matrix products in the same precision, and images a second.
+
+    ``how`` is what :func:`~ibmd_basicsr.benchmarks.sizes.make_model` takes: gradient, amp, compiled, channels_last.
+    """
+    return [row for kind in KINDS for row in _ceiling(size, kind, folder, device, repeats, tick, how)]
+
+
+def _ceiling(size: Size, kind: str, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
+             how: Mapping[str, Any]) -> list[Row]:
+    model = make_model(size, kind, folder, device, **how)
+    run = iterations(model, make_batch(size, kind))
+    dtype = model.switches.autocast or torch.float32
+    side, count = PRODUCT[device.type]
+    name = f'product of {side} x {side} matrices, {str(dtype).removeprefix("torch.")}, beside the {NAMES[kind]}'
+    ours, product = measure([Case(NAMES[kind], run, per=run.cycle), Case(name, matrix_product(side, count, device, dtype), per=count)],
+                            repeats, device, tick)
+    flops = flops_of_iteration(model.opt)
+    rate = Row(ours.name, 'TFLOP/s', [flops / seconds / 1e12 for seconds in ours.values], notes={'gflops': flops / 1e9})
+    rate.against = Row(name, 'TFLOP/s', [2 * side**3 / seconds / 1e12 for seconds in product.values])
+    rate.target = Target('at least', TARGET) if device.type == 'cuda' else None
+    images = model.opt['datasets']['train']['batch_size_per_gpu']
+    return [rate, rate.against, Row(f'{NAMES[kind]}, images', 'images/s', [images / seconds for seconds in ours.values])]
+
+
+def profile_rows(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
+                 how: Mapping[str, Any]) -> list[Row]:
+    """Tell what an iteration's time goes into, by torch's profiler: shares of the seconds of a cycle, one profile each.
+
+    On a GPU they are the times of its kernels, of the seconds without the profiler; on a CPU the times of the operations themselves, of
+    the seconds with it.
+    """
+    return [row for kind in KINDS for row in _profile(size, kind, folder, device, repeats, tick, how)]
+
+
+def _profile(size: Size, kind: str, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
+             how: Mapping[str, Any]) -> list[Row]:
+    model = make_model(size, kind, folder, device, **how)
+    run = iterations(model, make_batch(size, kind))
+    seconds = statistics.median(measure([Case(NAMES[kind], run)], repeats, device, tick)[0].values)
+    on_gpu = device.type == 'cuda'
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
+        start = time.perf_counter()
+        run()
+        synchronise(device)
+        profiled = time.perf_counter() - start
+    tick(NAMES[kind])
+    shares = dict.fromkeys([*CATEGORIES, OTHER], 0.0)
+    for event in profiler.key_averages():
+        # the kernels of a GPU are listed once more by themselves; their times are those of the operations that started them
+        if event.device_type == DeviceType.CPU and event.key.startswith('aten::'):
+            spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            shares[category(event.key)] += spent / 1e6 / (seconds if on_gpu else profiled)
+    shares[NOTHING] = max(0.0, 1 - sum(shares.values()))
+    return [Row(f'{NAMES[kind]}: {name}', 'share of an iteration', [share]) for name, share in shares.items()]
+
+
+def category(operation: str) -> str:
+    """Return the heading of :data:`CATEGORIES` that an operation such as ``aten::convolution_backward`` falls under."""
+    name = operation.removeprefix('aten::')
+    return next((heading for heading, parts in CATEGORIES.items() if any(part in name for part in parts)), OTHER)
