@@ -1,4 +1,4 @@
-# make setup | demo | zoo | bench | test | test-slow | test-browser | test-stock | lint | clean      PYTHON=python3.12 and VENV=/elsewhere choose interpreter and place
+# make setup | demo | zoo | bench | test | test-slow | test-browser | test-stock | test-gpu | lint | clean      PYTHON=python3.12 and VENV=/elsewhere choose interpreter and place
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ PARALLEL := -n 2 --dist loadfile
 
 ZOO := sr4x_s jpeg10_s sr4x_baselines jpeg10_baseline
 
-.PHONY: setup demo zoo bench test test-slow test-browser test-stock lint clean help
+.PHONY: setup demo zoo bench test test-slow test-browser test-stock test-gpu lint clean help
 
 help:
 	@head -1 Makefile
@@ -38,10 +38,10 @@ bench: setup
 	$(BIN)/python -m ibmd_basicsr.bench $(BENCH)
 
 test: setup
-	$(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser"
+	$(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser and not gpu"
 
 test-slow: setup
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]  # 5: there are none
+	$(TEST_ENV) $(BIN)/python -m pytest -m "slow and not gpu" || [ $$? -eq 5 ]  # 5: there are none
 
 # The page that compare writes, in a real browser. Needs chromium and its driver: apt-get install chromium chromium-driver
 test-browser: setup
@@ -56,7 +56,11 @@ $(STOCK): $(STAMP)
 
 test-stock: $(STOCK)
 	PYTHONPATH=$(STOCK) $(BIN)/python -c "import ibmd_basicsr.compat, basicsr; assert basicsr.__file__.startswith('$(STOCK)')"
-	PYTHONPATH=$(STOCK) $(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/host tests/models tests/data
+	PYTHONPATH=$(STOCK) $(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu" tests/host tests/models tests/data
+
+# Needs a CUDA device.
+test-gpu: setup
+	$(TEST_ENV) $(BIN)/python -m pytest -m gpu
 
 lint: setup
 	$(BIN)/python -m ruff check .
