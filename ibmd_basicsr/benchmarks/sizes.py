@@ -74,7 +74,7 @@ LARGE = {'large': (2304, 3456), 'tile': (512, 32), 'agreement_side': 768}
 
 SIZES = {
     # options/sr4x_bridge.yml, sr4x_ibmd.yml
-    'nano': Size(network=NANO, batches={TEACHER: (16, 64), IBMD: (1, 256)}, updates=3, sides=(256, 1024), sampler_side=256,
+    'nano': Size(network=NANO, batches={TEACHER: (16, 64), IBMD: (1, 256)}, updates=1, sides=(256, 1024), sampler_side=256,
                  calls=(1, 4, 20, 100), peers=PEERS, repeats=9, **LARGE),
     # options/sr4x_s_bridge.yml, sr4x_s_ibmd.yml
     's': Size(network=NANO | {'model_channels': 64, 'channel_mult': [1, 2, 3, 4]}, batches={TEACHER: (8, 256), IBMD: (4, 256)}, updates=3,
