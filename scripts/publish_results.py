@@ -14,8 +14,8 @@ heading above it, from that folder's results.csv: LPIPS of rows `student`, `stud
   aim    the student at its most calls against the teacher at 20 times as many
   best   the row of each with the lowest mean; differences within two standard errors are not told apart
 
-`<!-- summary: versus:results/compare/peers_sr4x -->` is a line for each other row of that comparison: the row `student` minus it, image
-by image, with the standard error of the mean, for PSNR, LPIPS, DISTS and texture distance where they were measured; and for metrics of
+`<!-- summary: versus:results/compare/peers_sr4x -->` is a line for each other row of that comparison: the row `student` (or another one,
+named as in `versus:results/compare/sr4x_kodak:student in tiles`) minus it, image by image, with the standard error of the mean, for PSNR, LPIPS, DISTS and texture distance where they were measured; and for metrics of
 whole sets with the standard error of the difference by the jackknife over images.
 
 Results lie only where a comparison was run. With --only-present, tables, pictures and lines of summaries of the others stay as they are.
@@ -92,11 +92,11 @@ def fill(text: str, present: list[str]) -> str:
 
     def summary(match: re.Match) -> str:
         if match['name'].startswith(VERSUS):
-            folder = match['name'].removeprefix(VERSUS)
-            body = versus(ROOT / folder / 'results.csv') if folder in present else match['body'].rstrip('\n')
+            folder, _, row = match['name'].removeprefix(VERSUS).partition(':')
+            body = versus(ROOT / folder / 'results.csv', row or 'student') if folder in present else match['body'].rstrip('\n')
             return f'{match["opening"]}{body}\n{match["closing"]}'
         if match['name'] not in HEADINGS:
-            raise ValueError(f'unknown summary {match["name"]!r}. Allowed: {", ".join(HEADINGS)}, {VERSUS}FOLDER.')
+            raise ValueError(f'unknown summary {match["name"]!r}. Allowed: {", ".join(HEADINGS)}, {VERSUS}FOLDER[:ROW].')
         return f'{match["opening"]}{summarise(match["name"], match["body"], tasks, present)}\n{match["closing"]}'
 
     tasks = {folder: published.heading for folder, published in read_tables(text).items()}
@@ -123,30 +123,30 @@ def summarise(kind: str, old: str, tasks: dict[str, str], present: list[str]) ->
     return '\n'.join(lines)
 
 
-def versus(results: Path) -> str:
-    """Return a Markdown table of the row `student` minus each other row of a comparison.
+def versus(results: Path, first: str = 'student') -> str:
+    """Return a Markdown table of the row ``first`` minus each other row of a comparison.
 
     Raises:
-        ValueError: there is no row `student`, or no other.
+        ValueError: there is no such row, or no other.
     """
     with results.open(newline='', encoding='utf-8') as file:
         columns = next(csv.reader(file))
     measured = [metric for metric in VERSUS_COLUMNS if metric in columns]
     rows = {metric: read_rows(results, metric) for metric in measured}
-    others = [name for name in rows[measured[0]] if name != 'student']
-    if 'student' not in rows[measured[0]] or not others:
-        raise ValueError(f'{results}: needs a row student, and another.')
+    others = [name for name in rows[measured[0]] if name != first]
+    if first not in rows[measured[0]] or not others:
+        raise ValueError(f'{results}: needs a row {first}, and another.')
     sets = read_sets(results.with_name('sets.csv')) if results.with_name('sets.csv').is_file() else {}
     headings = [*(VERSUS_COLUMNS[metric][0] for metric in measured), *sets]
-    lines = [f'| student minus | {" | ".join(headings)} |', '|---|' + '---:|' * len(headings)]
+    lines = [f'| {first} minus | {" | ".join(headings)} |', '|---|' + '---:|' * len(headings)]
     for name in others:
-        pairs = {metric: paired(rows[metric]['student'], rows[metric][name]) for metric in measured}
+        pairs = {metric: paired(rows[metric][first], rows[metric][name]) for metric in measured}
         cells = [signed(pair.difference, pair.standard_error, VERSUS_COLUMNS[metric][1]) for metric, pair in pairs.items()]
         for metric, values in sets.items():
-            student, other = (values.get(row) for row in ('student', name))
-            if not student or not other or len(student) > 1:
-                raise ValueError(f'{results.with_name("sets.csv")}: needs {metric} of student and {name} on one test set.')
-            cells.append(signed(*set_difference(student[0], other[0]), SET_DIGITS.get(metric.partition('-')[0], 1)))
+            ours, theirs = (values.get(row) for row in (first, name))
+            if not ours or not theirs or len(ours) > 1:
+                raise ValueError(f'{results.with_name("sets.csv")}: needs {metric} of {first} and {name} on one test set.')
+            cells.append(signed(*set_difference(ours[0], theirs[0]), SET_DIGITS.get(metric.partition('-')[0], 1)))
         lines.append(f'| {name} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 

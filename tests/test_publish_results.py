@@ -77,7 +77,7 @@ def test_nothing_to_publish_is_an_error(world, monkeypatch, capsys):
 
 @pytest.mark.parametrize('text, message', [
     ('nothing', 'tasks.md: holds no <!-- table: FOLDER -->'),
-    (DOCUMENT.replace('summary: best', 'summary: worst'), "unknown summary 'worst'. Allowed: aim, best, versus:FOLDER."),
+    (DOCUMENT.replace('summary: best', 'summary: worst'), "unknown summary 'worst'. Allowed: aim, best, versus:FOLDER[:ROW]."),
 ])
 def test_documents_that_cannot_be_filled(text, message, world, monkeypatch, capsys):
     (world / 'tasks.md').write_text(text)
@@ -104,9 +104,11 @@ def test_differences_beyond_two_standard_errors_are_told_apart(student, verdict)
 def test_the_student_minus_each_other_row(world, monkeypatch):
     document = world / 'tasks.md'
     document.write_text(DOCUMENT + '<!-- summary: versus:results/here -->\n<!-- end of summary -->\n'
+                        '<!-- summary: versus:results/here:teacher@20 -->\n<!-- end of summary -->\n'
                         '<!-- summary: versus:results/away -->\nkept\n<!-- end of summary -->\n')
     assert run(world, monkeypatch, '--only-present') == 0
     text = document.read_text()
+    assert '| teacher@20 minus | LPIPS |\n|---|---:|\n| input |' in text and '| student | +0.050 ± 0.050 |\n' in text
     assert ('<!-- summary: versus:results/here -->\n| student minus | LPIPS |\n|---|---:|\n| input | −0.500 ± 0.100 |\n'
             '| teacher@1 | +0.150 ± 0.150 |\n| teacher@20 | −0.050 ± 0.050 |\n<!-- end of summary -->') in text
     assert 'versus:results/away -->\nkept\n<!-- end' in text

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 TABLE = re.compile(r'(?P<opening><!-- table: (?P<name>\S+) -->\n)(?P<body>.*?)(?P<closing><!-- end of table -->)', re.DOTALL)
 """A table; its name is the comparison's folder below the root."""
-SUMMARY = re.compile(r'(?P<opening><!-- summary: (?P<name>\S+) -->\n)(?P<body>.*?)(?P<closing><!-- end of summary -->)', re.DOTALL)
+SUMMARY = re.compile(r'(?P<opening><!-- summary: (?P<name>\S[^\n]*?) -->\n)(?P<body>.*?)(?P<closing><!-- end of summary -->)', re.DOTALL)
 """A summary of the document's tables; its name says which."""
 _HEADING = re.compile(r'^#+ (.+)$', re.MULTILINE)
 _WEIGHTS = re.compile(r'^\* (?P<rows>[^`\n]+): `(?P<file>[^`]+)` \(sha256 (?P<digest>[0-9a-f]+)\.\.\.', re.MULTILINE)
