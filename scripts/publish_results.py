@@ -15,8 +15,9 @@ heading above it, from that folder's results.csv: LPIPS of rows `student`, `stud
   best   the row of each with the lowest mean; differences within two standard errors are not told apart
 
 `<!-- summary: versus:results/compare/peers_sr4x -->` is a line for each other row of that comparison: the row `student` (or another one,
-named as in `versus:results/compare/sr4x_kodak:student in tiles`) minus it, image by image, with the standard error of the mean, for PSNR, LPIPS, DISTS and texture distance where they were measured; and for metrics of
-whole sets with the standard error of the difference by the jackknife over images.
+named as in `versus:results/compare/sr4x_kodak:student in tiles`) minus it, image by image, with the standard error of the mean, for PSNR,
+LPIPS, DISTS and texture distance where they were measured; and for metrics of whole sets with the standard error of the difference by the
+jackknife over images.
 
 Results lie only where a comparison was run. With --only-present, tables, pictures and lines of summaries of the others stay as they are.
 Nothing is written if anything is wrong.

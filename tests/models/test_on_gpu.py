@@ -3,51 +3,28 @@ import subprocess
 import sys
 
 import pytest
+import test_switches
 import torch
-from test_switches import FLAT, MODELS, deviation, iterate, vectors
-from test_updates import batch, build
+from test_switches import FLAT, MODELS, deviation, flat_model, iterate, vectors
+from test_updates import batch
 from tiny import REPOSITORY, environment, make_photos, make_teacher, options, write
 
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.models import build_restorer
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
+flat = test_switches.flat
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
-
-
-@pytest.fixture(scope='module')
-def flat(tmp_path_factory):
-    """A world of networks of one level."""
-    folder = tmp_path_factory.mktemp('flat')
-    make_photos(folder / 'photos')
-    make_teacher(folder, **FLAT)
-    return folder
-
-
-def model_on(gpu: bool, root, model, **train):
-    """Build a model of one level for plain gradient descent on either device, from the same weights."""
-    changes = {f'train__{key}': value for key, value in train.items()} | {'num_gpu': int(gpu)}
-    changes |= {'train__optim_g': {'type': 'SGD', 'lr': 0.5 if model == 'BridgeModel' else 20}, 'network_g': dict(FLAT)}
-    if model == 'IBMDModel':
-        changes |= {'train__optim_bridge': {'type': 'SGD', 'lr': 0.5}, 'network_g': FLAT | {'noise_channels': 3},
-                    'teacher': {'network': dict(FLAT), 'weights': str(root / 'teacher.pth'), 'param_key': 'params_ema'}}
-    torch.manual_seed(1)
-    built = build(root, model, **changes)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in (built.net_g if model == 'BridgeModel' else built.net_bridge).parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=generator).to(p.device))
-    return built
 
 
 @pytest.mark.parametrize(('train', 'tolerance'), [
     ({'tf32': False}, 1e-3), ({'amp': 'bf16'}, 0.05), ({'compile': True, 'tf32': False}, 1e-3)], ids=['float32', 'bf16', 'compiled'])
 @pytest.mark.parametrize('model', MODELS)
 def test_a_run_on_a_gpu_is_that_of_the_cpu(flat, model, train, tolerance):
-    plain = model_on(False, flat, model)
+    plain = flat_model(flat, model)
     start = vectors(plain)
     run = start, vectors(iterate(plain)), None
-    gpu = iterate(model_on(True, flat, model, **train))
+    gpu = iterate(flat_model(flat, model, num_gpu=1, **train))
     assert gpu.device.type == 'cuda'
     for net in ('net_g', 'net_bridge', 'net_g_ema'):
         if hasattr(gpu, net):
@@ -61,7 +38,7 @@ def test_no_iteration_waits_for_the_gpu(flat, model, train):
     if model == 'BridgeModel' and 'share_generator_pass' in train:
         train = {'grad_clip': 1.0}
     adamw = {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 0}
-    built = model_on(True, flat, model, optim_g=adamw, **({'optim_bridge': adamw} if model == 'IBMDModel' else {}), **train)
+    built = flat_model(flat, model, num_gpu=1, optim_g=adamw, **({'optim_bridge': adamw} if model == 'IBMDModel' else {}), **train)
     iterate(built)  # kernels are chosen, workspaces allocated
     data = batch(count=2, gt=model == 'BridgeModel')
     pinned = {key: value.pin_memory() if torch.is_tensor(value) else value for key, value in data.items()}

@@ -42,20 +42,19 @@ def flat(tmp_path_factory):
     return folder
 
 
-def flat_model(root, model, checkpoint_levels=(), **train):
+def flat_model(root, model, checkpoint_levels=(), num_gpu=0, **train):
     """Build a model of one level for training. Plain gradient descent: Adam would divide rounding errors by themselves."""
     network = FLAT | {'checkpoint_levels': list(checkpoint_levels)}
-    changes = {f'train__{key}': value for key, value in train.items()}
-    changes |= {'train__optim_g': {'type': 'SGD', 'lr': 0.5 if model == 'BridgeModel' else 20}, 'network_g': network}
+    changes = {'num_gpu': num_gpu, 'train__optim_g': {'type': 'SGD', 'lr': 0.5 if model == 'BridgeModel' else 20}, 'network_g': network}
     if model == 'IBMDModel':
         changes |= {'train__optim_bridge': {'type': 'SGD', 'lr': 0.5}, 'network_g': network | {'noise_channels': 3},
                     'teacher': {'network': network, 'weights': str(root / 'teacher.pth'), 'param_key': 'params_ema'}}
     torch.manual_seed(1)
-    built = build(root, model, **changes)
+    built = build(root, model, **changes | {f'train__{key}': value for key, value in train.items()})
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # a student has a gradient only where the bridge network differs from the teacher
         for p in (built.net_g if model == 'BridgeModel' else built.net_bridge).parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=generator))  # not randn_like, which follows the memory format
+            p.add_(0.05 * torch.randn(p.shape, generator=generator).to(p.device))  # not randn_like, which follows the memory format
     return built
 
 
