@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WEIGHTS = 'weights/sr4x_nano_student.pth'
 PHOTO = 'datasets/photos/test/chelsea.png'
 SIZE = 128
-RECORDED = {'42d01a3245b0': 27.261}
+RECORDED = {'84ccb30bf215': 27.169}
 """PSNR in dB of the shipped x4 student (by the first digits of its sha256) on the upper left corner of the photograph, seed 0."""
 RECORDED_RANDOM = 19.280
 """PSNR in dB of the random network's output to the picture that :func:`random_case` makes."""

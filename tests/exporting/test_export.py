@@ -130,7 +130,7 @@ def test_shipped_students_are_known_by_name():
     about = read_student(weights).about
     assert about['licence'] == 'Apache-2.0' and about['scale'] == '4' and about['noise_channels'] == '3'
     assert about['title'] == 'Super-resolution x4 (bicubic), student of one step'
-    assert about['source_sha256'].startswith('42d01a3245b0')
+    assert about['source_sha256'].startswith('84ccb30bf215')
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
