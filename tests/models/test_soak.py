@@ -46,6 +46,11 @@ def test_a_short_run_neither_grows_nor_opens_files(tmp_path):
     assert 'files that stay open: ' in run.stdout
 
 
+def test_high_is_what_a_twentieth_exceeds(soak):
+    assert soak.high([3.0, 1.0, 2.0]) == 3.0
+    assert soak.high([float(value) for value in range(100)]) == 94.0
+
+
 def test_too_few_periods_are_refused():
     run = subprocess.run([sys.executable, str(SCRIPT), '--iterations', '100', '--every', '50'], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout.count('\n')) == (2, 1) and 'error: --iterations 100' in run.stdout
