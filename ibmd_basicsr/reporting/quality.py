@@ -176,18 +176,26 @@ class SetQuality:
             return None
         if metric.key not in self._built:
             self._built[metric.key] = self._build(metric, self.truths)
-        return _value(self._built[metric.key], files)
+        built = self._built[metric.key]
+        built.reset()
+        for file in files:
+            built.update(cv2.imread(str(file)))
+        return float(built.compute())
 
     def leave_out(self, metric: Metric, files: Iterable[Path]) -> list[float]:
         """Return the value of ``metric`` without each group of images of :func:`~ibmd_basicsr.metrics.jackknife.deal_out`.
 
         A group is left out of the restored and of the true images.
         """
-        pairs = list(enumerate(zip(self.truths, files)))
-        values = []
-        for group in deal_out(len(self.truths)):
-            truths, kept = zip(*(pair for i, pair in pairs if i not in group))
-            values.append(_value(self._build(metric, truths), kept))
+        groups, values = deal_out(len(self.truths)), []
+        extractor = self._extractor(metric.options)
+        features = [extractor(cv2.imread(str(file))) for file in files] if groups else []  # read once, not once a group
+        for group in groups:
+            kept = [i for i in range(len(self.truths)) if i not in group]
+            built = self._build(metric, [self.truths[i] for i in kept])
+            for i in kept:
+                built.update_features(features[i])
+            values.append(float(built.compute()))
         return values
 
     def _build(self, metric: Metric, truths: Sequence[np.ndarray]) -> Any:
@@ -198,10 +206,3 @@ class SetQuality:
         if key not in self._extractors:
             self._extractors[key] = RememberingExtractor(build_extractor(**options))
         return self._extractors[key]
-
-
-def _value(set_metric: Any, files: Iterable[Path]) -> float:
-    set_metric.reset()
-    for file in files:
-        set_metric.update(cv2.imread(str(file)))
-    return float(set_metric.compute())
