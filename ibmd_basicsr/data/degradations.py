@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.numbers import is_integer
 from ibmd_basicsr.utils.option_check import build_from_options
 
 # ITU-T T.81 annex K: the quantisation tables of quality 50
@@ -84,7 +85,7 @@ def sr_pool(x: Tensor, scale: int = 4) -> Tensor:
 
 
 def _check_quality(quality: int) -> None:
-    if not isinstance(quality, (int, np.integer)) or not 1 <= quality <= 100:
+    if not (isinstance(quality, np.integer) or is_integer(quality)) or not 1 <= quality <= 100:
         raise ValueError(f'JPEG quality must be an integer in 1..100, got {quality!r}.')
 
 
@@ -302,11 +303,16 @@ class JPEGDegradation:
     def __post_init__(self):
         if self.codec not in self.CODECS:
             raise ValueError(f'degradation.codec must be one of {tuple(self.CODECS)}, got {self.codec!r}.')
-        for quality in self._range():
+        bounds = tuple(self.quality) if isinstance(self.quality, (list, tuple)) else (self.quality, self.quality)
+        if len(bounds) != 2:
+            raise ValueError(f'degradation.quality must be one number or two, [lowest, highest], got {self.quality!r}.')
+        for quality in bounds:
             _check_quality(quality)
+        if bounds[0] > bounds[1]:
+            raise ValueError(f'degradation.quality must be [lowest, highest], in this order, got {self.quality!r}.')
 
     def _range(self) -> tuple[int, int]:
-        return (self.quality, self.quality) if isinstance(self.quality, int) else tuple(self.quality)
+        return tuple(self.quality) if isinstance(self.quality, (list, tuple)) else (self.quality, self.quality)
 
     def __call__(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         """Degrade ``x``; draws the quality from ``rng`` if it is a range."""

@@ -4,6 +4,15 @@ from __future__ import annotations
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+TIME_WEIGHT_NAMES = ('uniform', 'inverse_variance', 'clean_end', 'clean_end_inverse_variance')
+"""Names of lambda(t), whose functions belong to the bridges: uniform (1), inverse_variance (1/c_out^2), clean_end (10^(2 (1 - t))) and
+clean_end_inverse_variance (10^(1 - t) / c_out^2)."""
+
+
+def _check_time_weight(time_weight: str) -> None:
+    if time_weight not in TIME_WEIGHT_NAMES:
+        raise ValueError(f'time_weight must be one of {TIME_WEIGHT_NAMES}, got {time_weight!r}.')
+
 
 @LOSS_REGISTRY.register()
 class BridgeMatchingLoss(nn.Module):
@@ -11,13 +20,18 @@ class BridgeMatchingLoss(nn.Module):
 
     Args (keyword only):
         loss_weight: factor of the whole loss.
-        time_weight: name of lambda(t), looked up by the model: ``inverse_variance`` (1/sigma_t^2; then the loss is the plain MSE of
-            I2SB's raw network output; of any, with 1/c_out^2) or ``uniform`` (1).
+        time_weight: name of lambda(t), looked up by the model: ``uniform`` (1), ``inverse_variance`` (1/c_out^2; then the loss is the plain
+            MSE of the raw network output, on I2SB with 1/sigma_t^2), ``clean_end`` (10^(2 (1 - t))) or ``clean_end_inverse_variance``
+            (10^(1 - t) / c_out^2).
         mask_only: count the pixels in the hole of inpainting tasks alone; the mean is still over all, as in I2SB.
+
+    Raises:
+        ValueError: unknown ``time_weight``.
     """
 
     def __init__(self, *, loss_weight: float = 1.0, time_weight: str = 'inverse_variance', mask_only: bool = True):
         super().__init__()
+        _check_time_weight(time_weight)
         self.loss_weight = loss_weight
         self.time_weight = time_weight
         self.mask_only = mask_only
@@ -53,7 +67,7 @@ class InverseBridgeLoss(nn.Module):
         mask_only: as in :class:`BridgeMatchingLoss`.
 
     Raises:
-        ValueError: unknown ``gradient``, or an ``alpha`` that would do nothing.
+        ValueError: unknown ``time_weight`` or ``gradient``, or an ``alpha`` that would do nothing.
     """
 
     GRADIENTS = ('full', 'x0_only')
@@ -61,6 +75,7 @@ class InverseBridgeLoss(nn.Module):
     def __init__(self, *, loss_weight: float = 1.0, time_weight: str = 'uniform', gradient: str = 'full', alpha: float = 0.5,
                  normalize: bool = False, mask_only: bool = True):
         super().__init__()
+        _check_time_weight(time_weight)
         if gradient not in self.GRADIENTS:
             raise ValueError(f'InverseBridgeLoss: gradient must be one of {self.GRADIENTS}, got {gradient!r}.')
         if gradient == 'x0_only' and alpha != 0.5:

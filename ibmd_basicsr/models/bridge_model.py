@@ -104,12 +104,7 @@ class BridgeModel(SafeSaving, ShardedValidation, SRModel):
 
     def _build_losses(self) -> None:
         self.cri_bridge = build_loss(deepcopy(self.opt['train']['bridge_opt'])).to(self.device)
-        self.bridge_weight = self._time_weight('bridge_opt', self.cri_bridge)
-
-    def _time_weight(self, block: str, loss: nn.Module):
-        if loss.time_weight not in TIME_WEIGHTS:
-            raise OptionError(f'train.{block}.time_weight must be one of {tuple(TIME_WEIGHTS)}, got {loss.time_weight!r}.')
-        return TIME_WEIGHTS[loss.time_weight]
+        self.bridge_weight = TIME_WEIGHTS[self.cri_bridge.time_weight]
 
     def setup_optimizers(self) -> None:
         """Build the optimiser of ``net_g`` from ``train.optim_g``."""

@@ -12,7 +12,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from ibmd_basicsr.bridges import interpolate, keep_known, rebridge
+from ibmd_basicsr.bridges import TIME_WEIGHTS, interpolate, keep_known, rebridge
 from ibmd_basicsr.checkpoints.state_dict import load_strictly, widen_entrance
 from ibmd_basicsr.models.bridge_model import BridgeModel
 from ibmd_basicsr.models.builders import build_frozen_network
@@ -143,7 +143,7 @@ class IBMDModel(BridgeModel):
     def _build_losses(self) -> None:
         super()._build_losses()
         self.cri_ibmd = build_loss(deepcopy(self.opt['train']['ibmd_opt'])).to(self.device)
-        self.ibmd_weight = self._time_weight('ibmd_opt', self.cri_ibmd)
+        self.ibmd_weight = TIME_WEIGHTS[self.cri_ibmd.time_weight]
 
     def setup_optimizers(self) -> None:
         """Build the optimisers of student, bridge network and discriminator (if there is one)."""

@@ -20,6 +20,7 @@ from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import HOLES, SCHEDULES, bridge_options
 from ibmd_basicsr.data.degradations import DEGRADATIONS
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
+from ibmd_basicsr.losses.bridge_loss import TIME_WEIGHT_NAMES
 from ibmd_basicsr.metrics.diversity import Diversity
 from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
 from ibmd_basicsr.models import option_keys
@@ -201,7 +202,9 @@ def _train(ibmd: bool) -> Schema:
     positive = {'type': 'integer', 'minimum': 1}
     losses = {name: _typed({kind: _parameters(LOSS_REGISTRY.get(kind)) for kind in kinds})
               for name, kinds in (('bridge_opt', ['BridgeMatchingLoss']), ('ibmd_opt', ['InverseBridgeLoss']), *EXTRA_LOSSES.items())}
-    losses['gan_opt']['allOf'][0]['then']['properties']['gan_type']['enum'] = list(GAN_TYPES)
+    for block, key, choices in (('bridge_opt', 'time_weight', TIME_WEIGHT_NAMES), ('ibmd_opt', 'time_weight', TIME_WEIGHT_NAMES),
+                                ('gan_opt', 'gan_type', GAN_TYPES)):
+        losses[block]['allOf'][0]['then']['properties'][key]['enum'] = list(choices)
     known: dict[str, Schema] = {
         'ema_decay': {'type': 'number', 'minimum': 0, 'exclusiveMaximum': 1},
         **{name: {'enum': [*values, None]} for name, values in SWITCHES.items()},

@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from ibmd_basicsr.losses.bridge_loss import BridgeMatchingLoss, InverseBridgeLoss
+from ibmd_basicsr.bridges import TIME_WEIGHTS
+from ibmd_basicsr.losses.bridge_loss import TIME_WEIGHT_NAMES, BridgeMatchingLoss, InverseBridgeLoss
 
 
 def images(count=3, seed=0):
@@ -63,3 +64,16 @@ def test_unknown_gradient_is_named():
         InverseBridgeLoss(gradient='half')
     with pytest.raises(ValueError, match='alpha has no effect with gradient x0_only.* got 1.2'):
         InverseBridgeLoss(gradient='x0_only', alpha=1.2)
+
+
+def test_losses_name_the_weights_that_the_bridges_have():
+    """They may not import each other."""
+    assert tuple(TIME_WEIGHTS) == TIME_WEIGHT_NAMES
+
+
+@pytest.mark.parametrize('loss', [BridgeMatchingLoss, InverseBridgeLoss])
+def test_unknown_time_weight_is_named(loss):
+    for name in TIME_WEIGHT_NAMES:
+        assert loss(time_weight=name).time_weight == name
+    with pytest.raises(ValueError, match=r"time_weight must be one of \('uniform', .*\), got 'foo'"):
+        loss(time_weight='foo')

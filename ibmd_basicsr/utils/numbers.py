@@ -1,0 +1,16 @@
+"""What counts as a number in an option: true and false, which Python takes for 1 and 0, do not."""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def is_integer(value: Any, least: int | None = None, most: int | None = None) -> bool:
+    """Tell whether a value is an int (no bool, no 4.0), and within the bounds that are given, both included."""
+    return isinstance(value, int) and not isinstance(value, bool) and (
+        (least is None or value >= least) and (most is None or value <= most))
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite int or float, no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
