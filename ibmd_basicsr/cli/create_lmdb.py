@@ -70,8 +70,8 @@ def create_lmdb(folder: Path, output: Path, progress: bool = True) -> int:
     from basicsr.utils.lmdb_util import LmdbMaker
     from tqdm import tqdm
 
-    from ibmd_basicsr.data.degraded_image_dataset import EXTENSIONS, list_images
     from ibmd_basicsr.utils.image_files import decode_image
+    from ibmd_basicsr.utils.image_sets import EXTENSIONS, list_images
     names = list_images(folder)
     if not names:
         raise OptionError(f'{folder}: holds no image ({", ".join(EXTENSIONS)}).')

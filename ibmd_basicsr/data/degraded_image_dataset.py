@@ -1,7 +1,6 @@
 """DegradedImageDataset: photographs degraded on the fly, or corrupted photographs alone."""
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -14,13 +13,11 @@ from torch.utils.data import Dataset
 
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.utils.errors import DataError, OptionError
-from ibmd_basicsr.utils.files import find_files
 from ibmd_basicsr.utils.image_files import decode_image
+from ibmd_basicsr.utils.image_sets import EXTENSIONS, list_images, without_ending
 from ibmd_basicsr.utils.lmdb_files import list_keys, read_value
 from ibmd_basicsr.utils.option_check import check_keys
 from ibmd_basicsr.utils.seeding import derive_seed
-
-EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
 
 
 @DATASET_REGISTRY.register()
@@ -234,16 +231,6 @@ class DegradedImageDataset(Dataset):
             if transpose:
                 image = image.transpose(1, 0, 2)
         return image
-
-
-def list_images(folder: Path) -> list[str]:
-    """Return the images of a folder and its subfolders: sorted paths relative to it, chosen by :data:`EXTENSIONS`."""
-    return find_files(folder, EXTENSIONS)
-
-
-def without_ending(name: str) -> str:
-    """Return the path of an image without its ending, if it is one of :data:`EXTENSIONS`; LMDB keys, which have none, stay as they are."""
-    return os.path.splitext(name)[0] if name.lower().endswith(EXTENSIONS) else name
 
 
 def read_labels(file: Path, keys: list[str]) -> list[int]:

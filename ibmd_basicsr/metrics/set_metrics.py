@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from basicsr.utils.registry import Registry
@@ -20,12 +19,9 @@ from torch import Tensor, nn
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_torchvision, load_features, load_script, to_rgb_batch
 from ibmd_basicsr.metrics.lpips_metric import ALEXNET_FEATURES
-from ibmd_basicsr.utils.files import find_files
-from ibmd_basicsr.utils.image_files import decode_image
-from ibmd_basicsr.utils.lmdb_files import list_keys, read_value
+from ibmd_basicsr.utils.image_sets import read_images
 
 SET_METRIC_REGISTRY = Registry('set metric')
-EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 SMALLEST = 32
 """Smallest side for which every backbone's features have a pixel left."""
 INCEPTION_FEATURES = 2048
@@ -190,29 +186,6 @@ def find_features(features: str = 'alexnet', weights: str | os.PathLike | None =
     if weights is not None:
         raise ValueError(f'features {features}: a TorchScript file holds its weights, leave weights out.')
     return Path(features)
-
-
-def read_images(root: str | os.PathLike) -> Iterator[np.ndarray]:
-    """Yield the images of a folder (and its subfolders) or of a BasicSR LMDB (``*.lmdb``), sorted: (H, W, 3), BGR, uint8.
-
-    An LMDB must not be open in this process already, for instance by a data set.
-
-    Raises:
-        FileNotFoundError: no such folder, or no image in it.
-        DataError: a file that is not an image, an LMDB that is damaged.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f'{root}: no such image folder or LMDB.')
-    if root.suffix == '.lmdb':
-        names = list_keys(root)
-    else:
-        names = find_files(root, EXTENSIONS)
-    if not names:
-        raise FileNotFoundError(f'{root}: holds no images.')
-    for name in sorted(names):
-        content = read_value(root, name) if root.suffix == '.lmdb' else (root / name).read_bytes()
-        yield cv2.cvtColor(decode_image(content, str(root / name)), cv2.COLOR_RGB2BGR)
 
 
 def _is_statistics(reference: str | os.PathLike | Iterable[np.ndarray]) -> bool:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ibmd_basicsr.data.degraded_image_dataset import decode_image
-from ibmd_basicsr.metrics.set_metrics import read_images
 from ibmd_basicsr.utils.errors import DataError
 from ibmd_basicsr.utils.image_claims import false_claim
+from ibmd_basicsr.utils.image_files import decode_image
+from ibmd_basicsr.utils.image_sets import read_images
 
 
 def encoded(form: str, samples: np.ndarray | None = None, **options) -> bytes:

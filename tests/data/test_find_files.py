@@ -1,11 +1,13 @@
 """Folders of photographs as people have them: subfolders, and what operating systems leave behind."""
+import cv2
+import numpy as np
 import pytest
 from tiny import make_photos
 
-from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset, list_images
-from ibmd_basicsr.metrics.set_metrics import read_images
+from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.files import find_files
+from ibmd_basicsr.utils.image_sets import EXTENSIONS, list_images, read_images
 
 
 @pytest.fixture
@@ -23,6 +25,15 @@ def test_hidden_files_are_left_out(folder):
     expected = ['LOUD.PNG', 'more/photo_0.png', 'photo_0.png', 'photo_1.png']
     assert list_images(folder) == find_files(folder, ('.png',)) == expected
     assert len(list(read_images(folder))) == 4
+
+
+def test_data_sets_and_metrics_take_the_same_files_for_images(tmp_path):
+    """Of every ending that is listed, a clean photograph for the one is a reference image for the other."""
+    picture = np.full((8, 8, 3), 90, np.uint8)
+    for ending in EXTENSIONS:
+        (tmp_path / f'{ending[1:]}{ending}').write_bytes(cv2.imencode(ending, picture)[1].tobytes())
+    dataset = DegradedImageDataset({'name': 'x', 'phase': 'val', 'dataroot_lq': str(tmp_path)})
+    assert len(dataset) == len(list(read_images(tmp_path))) == len(EXTENSIONS)
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_folder(tmp_path):

@@ -17,12 +17,12 @@ from guard import Fault, check_message, fault_of, limits
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from ibmd_basicsr.data.degraded_image_dataset import decode_image
 from ibmd_basicsr.restoring.jpeg_quality import JpegQuality
 from ibmd_basicsr.restoring.metadata import ORIENTATION
 from ibmd_basicsr.restoring.photo import FORMATS, ImageError, Photo, read_photo
 from ibmd_basicsr.restoring.writing import check_writable, encode
 from ibmd_basicsr.utils.errors import DataError
+from ibmd_basicsr.utils.image_files import decode_image
 
 MEGAPIXELS = 1.0
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
