@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_params, save_atomically
+from ibmd_basicsr.checkpoints.state_dict import load_params, save_atomically
+from ibmd_basicsr.utils.errors import CheckpointError
 
 
 def main() -> int:

@@ -20,10 +20,10 @@ from typing import Any
 
 import yaml
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_params
+from ibmd_basicsr.checkpoints.state_dict import load_params
 from ibmd_basicsr.compat.options import read_option_file
 from ibmd_basicsr.reporting.documents import PublishedTable, read_tables
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import CheckpointError, OptionError
 from ibmd_basicsr.utils.files import file_digest
 from ibmd_basicsr.utils.option_check import check_keys
 

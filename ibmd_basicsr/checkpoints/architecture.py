@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ibmd_basicsr.checkpoints.state_dict import ENTRANCE, CheckpointError
+from ibmd_basicsr.checkpoints.state_dict import ENTRANCE
+from ibmd_basicsr.utils.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ibmd_basicsr.checkpoints.published import EXIT, Published
-from ibmd_basicsr.checkpoints.state_dict import ENTRANCE, CheckpointError, find_misfits, printable
+from ibmd_basicsr.checkpoints.state_dict import ENTRANCE, find_misfits
+from ibmd_basicsr.utils.errors import CheckpointError, printable
 
 
 def check_records(path: str | Path) -> None:

@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, printable
+from ibmd_basicsr.utils.errors import CheckpointError, printable
 
 LARGEST = 2**20
 """Settings are a few kilobytes; what is larger is something else."""

@@ -19,7 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ibmd_basicsr.checkpoints.state_dict import ENTRANCE, CheckpointError, check_tensors, find_misfits, printable
+from ibmd_basicsr.checkpoints.state_dict import ENTRANCE, check_tensors, find_misfits
+from ibmd_basicsr.utils.errors import CheckpointError, printable
 
 EXIT = ('out.2.weight', 'out.2.bias')
 

@@ -9,17 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ibmd_basicsr.utils.errors import printable
+from ibmd_basicsr.utils.errors import CheckpointError, printable
 from ibmd_basicsr.utils.files import replace_file
 from ibmd_basicsr.utils.torch_files import UnreadableFile, read_torch_file
 
 ENTRANCE = 'input_blocks.0.0.weight'
-
-
-class CheckpointError(ValueError):
-    """A weight file that is missing, unreadable or does not fit; the message is one line with the file and the reason."""
-
-    exit_code = 2
 
 
 def load_file(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:

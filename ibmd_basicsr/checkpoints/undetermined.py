@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibmd_basicsr.checkpoints.published import Published
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
+from ibmd_basicsr.utils.errors import CheckpointError
 
 ADM_EXCEPTIONS = {
     (192, (1, 2, 3, 4)): {'attention_order': 'new', 'name': '64x64'},

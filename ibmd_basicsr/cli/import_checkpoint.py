@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ibmd_basicsr.cli.errors import report_errors
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from ibmd_basicsr.checkpoints.conversion import check_records, check_weights, stand_alone
     from ibmd_basicsr.checkpoints.published import recognise
-    from ibmd_basicsr.checkpoints.state_dict import load_file, printable, save_atomically
+    from ibmd_basicsr.checkpoints.state_dict import load_file, save_atomically
     source = str(args.file)
     content = load_file(args.file, mmap=True)
     check_records(args.file)
@@ -152,7 +152,6 @@ def _state_dict_of(network: Mapping[str, Any], source: str) -> dict[str, Tensor]
     import torch
 
     from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
-    from ibmd_basicsr.checkpoints.state_dict import printable
     try:
         with torch.device('meta'):
             return ADMUNet(**network).state_dict()
@@ -244,8 +243,6 @@ def _i2sb_bridge(network: Mapping[str, Any], args: argparse.Namespace) -> tuple[
 def _yaml(name: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
     """Return a block of options; those without meaning (None, no condition, as many outputs as image channels) are left out."""
     import yaml
-
-    from ibmd_basicsr.checkpoints.state_dict import printable
     lines = [f'{name}:'] + (['  type: ADMUNet'] if name == 'network_g' else [])
     for key, value in values.items():
         if value is None or (key == 'cond_channels' and not value) or (key == 'out_channels' and value == values['in_channels']):

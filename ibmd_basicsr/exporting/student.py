@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_params
+from ibmd_basicsr.checkpoints.state_dict import load_params
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
 from ibmd_basicsr.models.builders import build_restorer
 from ibmd_basicsr.restorer import Restorer
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import CheckpointError, OptionError
 from ibmd_basicsr.utils.files import file_digest
 from ibmd_basicsr.version import __version__
 

@@ -10,7 +10,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_file, load_strictly
+from ibmd_basicsr.checkpoints.state_dict import load_file, load_strictly
+from ibmd_basicsr.utils.errors import CheckpointError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

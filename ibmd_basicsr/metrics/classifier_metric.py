@@ -14,9 +14,10 @@ import torchvision
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor, nn
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_file, load_strictly
+from ibmd_basicsr.checkpoints.state_dict import load_file, load_strictly
 from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_torchvision, load_script, to_rgb_batch
 from ibmd_basicsr.metrics.pairs import crop_pair
+from ibmd_basicsr.utils.errors import CheckpointError
 
 SIZE = 224
 """Side that images are brought to for torchvision's classifiers."""

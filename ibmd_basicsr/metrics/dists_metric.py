@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import Tensor, nn
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_file, load_strictly
+from ibmd_basicsr.checkpoints.state_dict import load_file, load_strictly
 from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_torchvision, load_features, to_rgb_batch
 from ibmd_basicsr.metrics.pairs import crop_pair
+from ibmd_basicsr.utils.errors import CheckpointError
 
 SMALLEST = 32
 """Smallest side for which the deepest stage has two positions a side, so that its variance says something."""

@@ -16,9 +16,9 @@ import torch
 from basicsr.utils.registry import Registry
 from torch import Tensor, nn
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.metrics.backbones import ImageNetNorm, find_torchvision, load_features, load_script, to_rgb_batch
 from ibmd_basicsr.metrics.lpips_metric import ALEXNET_FEATURES
+from ibmd_basicsr.utils.errors import CheckpointError
 from ibmd_basicsr.utils.image_sets import read_images
 
 SET_METRIC_REGISTRY = Registry('set metric')

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, printable
 from ibmd_basicsr.reporting.peers import PeerRestorer
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import CheckpointError, OptionError, printable
 
 MAGIC = '7767517'
 CHANNELS = ('RGB', 'BGR')

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_params, load_preferred_params, load_strictly
+from ibmd_basicsr.checkpoints.state_dict import load_params, load_preferred_params, load_strictly
 from ibmd_basicsr.models.cost import build_network
-from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.errors import CheckpointError, OptionError, one_line
 from ibmd_basicsr.utils.frozen import ready_to_restore
 
 SPANDREL_FILES = ('.pth', '.ckpt', '.safetensors')

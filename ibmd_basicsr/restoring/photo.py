@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
-from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.restoring.jpeg_quality import JpegQuality, estimate_quality
 from ibmd_basicsr.restoring.metadata import read_exif, turn_upright
+from ibmd_basicsr.utils.errors import printable
 
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF')
 """What Pillow may take a file for. Not among them: EPS, whose reader starts another program."""

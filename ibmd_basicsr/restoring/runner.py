@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.restoring.engine import Engine
 from ibmd_basicsr.restoring.photo import ImageError, Photo, read_photo
 from ibmd_basicsr.restoring.sources import Job
 from ibmd_basicsr.restoring.writing import check_writable, encode, write_atomically
+from ibmd_basicsr.utils.errors import printable
 
 
 @dataclass(frozen=True, kw_only=True)

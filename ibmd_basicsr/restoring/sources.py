@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.restoring.writing import ENDINGS
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, printable
 
 IMAGE_ENDINGS = {*ENDINGS, '.jpe', '.jfif', '.mpo', '.tif', '.tiff', '.bmp', '.gif'}
 """Endings of the files that are taken from folders. What they hold is seen when they are read."""

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.restoring.metadata import exif_bytes
 from ibmd_basicsr.restoring.photo import ImageError, Photo
+from ibmd_basicsr.utils.errors import printable
 
 ENDINGS = {'.png': 'png', '.jpg': 'jpg', '.jpeg': 'jpg', '.webp': 'webp'}
 """Formats by the endings of files that can be written."""

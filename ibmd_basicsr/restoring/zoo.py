@@ -10,11 +10,10 @@ from typing import Any
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
-from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
 from ibmd_basicsr.models.builders import check_network
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, printable
 from ibmd_basicsr.utils.option_check import build_from_options
 from ibmd_basicsr.utils.project import project_root
 

@@ -22,6 +22,12 @@ class SaveError(RuntimeError):
     exit_code = 5
 
 
+class CheckpointError(ValueError):
+    """A weight file that is missing, unreadable or does not fit; the message is one line with the file and the reason."""
+
+    exit_code = 2
+
+
 class DataError(ValueError):
     """A training or test image that cannot be used; the message begins with its file."""
 

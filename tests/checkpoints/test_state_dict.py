@@ -6,14 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ibmd_basicsr.checkpoints.state_dict import (
-    CheckpointError,
-    load_file,
-    load_params,
-    load_preferred_params,
-    load_strictly,
-    save_atomically,
-)
+from ibmd_basicsr.checkpoints.state_dict import load_file, load_params, load_preferred_params, load_strictly, save_atomically
+from ibmd_basicsr.utils.errors import CheckpointError
 
 
 class Evil:

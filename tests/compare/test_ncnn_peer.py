@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from ncnn_files import enlarger, upscaler, write_network
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.reporting.ncnn_peer import Layer, build_ncnn, count_parameters, read_layers
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import CheckpointError, OptionError
 
 
 def enlarged(x, scale):

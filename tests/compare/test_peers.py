@@ -19,7 +19,6 @@ from ncnn_files import enlarger, upscaler
 from tiny import NETWORK, REPOSITORY, make_photos, make_teacher
 from torch import nn
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.cli.compare import main
 from ibmd_basicsr.metrics import set_metrics
 from ibmd_basicsr.metrics.set_metrics import FrechetDistance
@@ -31,7 +30,7 @@ from ibmd_basicsr.reporting.peers import PeerRestorer, build_arch, build_spandre
 from ibmd_basicsr.reporting.pictures import load_pictures
 from ibmd_basicsr.reporting.quality import read_metrics
 from ibmd_basicsr.reporting.rows import KEYS, ROW_KEYS, TILE_PAD, read_rows
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import CheckpointError, OptionError
 
 COMPACT = {'type': 'SRVGGNetCompact', 'num_feat': 8, 'num_conv': 1, 'upscale': 4}
 ARCHS = {

@@ -6,9 +6,9 @@ import torchvision
 import ibmd_basicsr.losses  # noqa: F401  (before basicsr, which needs the shim)
 
 from basicsr.losses import build_loss  # isort: skip
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.losses.lpips_loss import LPIPSLoss
 from ibmd_basicsr.metrics.lpips_metric import calculate_lpips
+from ibmd_basicsr.utils.errors import CheckpointError
 
 
 @pytest.fixture(scope='module')

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 import torchvision
 from basicsr.metrics import calculate_metric
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.metrics.classifier_metric import _load, calculate_classifier_accuracy
+from ibmd_basicsr.utils.errors import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings('ignore:.torch.jit.script. is deprecated')
 RED, GREEN, BLUE = (np.full((8, 8, 3), np.roll((0, 0, 200), -i), np.uint8) for i in range(3))  # BGR

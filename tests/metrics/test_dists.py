@@ -11,10 +11,10 @@ import torchvision
 from basicsr.metrics import calculate_metric
 from tiny import REPOSITORY
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.metrics import dists_metric
 from ibmd_basicsr.metrics.backbones import load_features, to_rgb_batch
 from ibmd_basicsr.metrics.dists_metric import DISTS, L2Pool, _load, calculate_dists
+from ibmd_basicsr.utils.errors import CheckpointError
 
 PHOTO = cv2.imread(str(REPOSITORY / 'datasets/photos/test/coffee.png'))[:96, :112]
 

@@ -9,9 +9,9 @@ import torch
 from basicsr.metrics import calculate_metric
 from tiny import REPOSITORY
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.metrics.backbones import load_features
 from ibmd_basicsr.metrics.lpips_metric import ALEXNET_FEATURES, _load, calculate_lpips
+from ibmd_basicsr.utils.errors import CheckpointError
 
 
 def photo(name: str) -> np.ndarray:

@@ -7,7 +7,6 @@ import torch
 import torchvision
 from tiny import REPOSITORY, make_photos
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.cli.create_lmdb import main as create_lmdb
 from ibmd_basicsr.metrics.set_metrics import (
     SET_METRIC_REGISTRY,
@@ -19,6 +18,7 @@ from ibmd_basicsr.metrics.set_metrics import (
     frechet_distance,
     kernel_distance,
 )
+from ibmd_basicsr.utils.errors import CheckpointError
 from ibmd_basicsr.utils.image_sets import read_images
 
 METRICS = [FrechetDistance, KernelDistance]
