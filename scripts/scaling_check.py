@@ -20,7 +20,8 @@ import torch.multiprocessing as mp
 from basicsr.models import build_model
 from scaling_model import Iteration, Machines, Run, iteration, table
 
-from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Size, make_batch, quiet_host, random_network, training_options
+from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Size, make_batch, random_network, training_options
+from ibmd_basicsr.compat.quiet import quiet_host
 from ibmd_basicsr.models import cost
 
 LARGE, SMALL = (replace(SIZES['nano'], batches={TEACHER: batch, IBMD: batch}, updates=2) for batch in ((4, 64), (1, 32)))

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from basicsr.data import build_dataloader, build_dataset
 
-from ibmd_basicsr.benchmarks.sizes import IBMD, Size, make_model, quiet_host, training_options
+from ibmd_basicsr.benchmarks.sizes import IBMD, Size, make_model, training_options
 from ibmd_basicsr.benchmarks.timing import Row, Target, synchronise
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
+from ibmd_basicsr.compat.quiet import quiet_host
 from ibmd_basicsr.models.cost import cycle_length
 
 BATCHES = 12

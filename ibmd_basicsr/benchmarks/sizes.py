@@ -1,8 +1,6 @@
 """The runs that are measured: networks, batches and options as in the option files that they are named after."""
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +8,10 @@ from typing import Any
 
 import torch
 from basicsr.models import build_model
-from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 import ibmd_basicsr.models  # noqa: F401  (registers our models)
+from ibmd_basicsr.compat.quiet import quiet_host
 from ibmd_basicsr.models.cost import build_network
 
 SCALE = 4
@@ -203,15 +201,3 @@ class Iterations:
             self.model.update_learning_rate(self.iteration, warmup_iter=-1)
             self.model.feed_data(self.batch)
             self.model.optimize_parameters(self.iteration)
-
-
-@contextlib.contextmanager
-def quiet_host() -> Iterator[None]:
-    """While open, BasicSR's log shows warnings only: a line for each network would tear the progress bar."""
-    logger = get_root_logger()
-    level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -11,10 +11,11 @@ from typing import Any
 
 import cv2
 import torch
-from basicsr.utils import get_root_logger, tensor2img
+from basicsr.utils import tensor2img
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from ibmd_basicsr.compat.quiet import quiet_host
 from ibmd_basicsr.models import build_restorer
 from ibmd_basicsr.models.cost import CPU_ATTENTION
 from ibmd_basicsr.reporting.ncnn_peer import build_ncnn, find_bin
@@ -61,7 +62,7 @@ class Comparison:
         self.output = output
         self.device = device
         self.crop_border = opt.get('crop_border', opt['scale'] if opt['scale'] > 1 else 0)
-        with _quiet_host():
+        with quiet_host():
             self.sets = load_image_sets(opt, limit)
             metrics = read_metrics(opt, self.crop_border, str(device), RESERVED)
         self.image_metrics = {metric: metric.fingerprint for metric in metrics if not metric.of_sets}
@@ -80,7 +81,7 @@ class Comparison:
         qualities = {image_set.name: SetQuality([tensor2img(picture.gt) for picture in image_set.pictures] if self.set_metrics else [])
                      for image_set in self.sets}
         bar = tqdm(total=len(self.rows) * images, unit='image', dynamic_ncols=True)
-        with bar, _quiet_host():
+        with bar, quiet_host():
             for number, row in enumerate(self.rows, 1):
                 bar.set_description(row.name)
                 try:
@@ -241,15 +242,3 @@ def device_name(device: torch.device) -> str:
         lines = []
     models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-class _quiet_host:
-    """While open, BasicSR's log shows warnings only: a line for each network would tear the progress bar."""
-
-    def __enter__(self):
-        self.logger = get_root_logger()
-        self.level = self.logger.level
-        self.logger.setLevel('WARNING')
-
-    def __exit__(self, *_):
-        self.logger.setLevel(self.level)

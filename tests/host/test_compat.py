@@ -1,6 +1,7 @@
 """What is put right in the host: the missing torchvision module, the patched functions, process groups on CPUs."""
 import datetime
 import importlib
+import logging
 import os
 import re
 import subprocess
@@ -9,12 +10,14 @@ import textwrap
 
 import pytest
 import torch
+from basicsr.utils import get_root_logger
 from tiny import REPOSITORY, write
 from tiny import options as tiny_options
 
 from ibmd_basicsr import compat
 from ibmd_basicsr.compat import distributed, options
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
+from ibmd_basicsr.compat.quiet import quiet_host
 from ibmd_basicsr.models.option_rules import check_options, prepare_options
 from ibmd_basicsr.utils.errors import OptionError
 
@@ -34,6 +37,14 @@ def test_install_patches_what_the_host_looks_up_and_may_be_repeated():
     assert train.EnlargedSampler is IterationSampler
     assert train.load_resume_state.__module__ == 'ibmd_basicsr.compat.resume'
     assert train.parse_options.func is test.parse_options.func is options.parse_options
+
+
+def test_the_host_is_quiet_only_while_it_is_asked_to_be():
+    level = get_root_logger().level
+    with pytest.raises(RuntimeError), quiet_host():
+        assert not get_root_logger().isEnabledFor(logging.INFO) and get_root_logger().isEnabledFor(logging.WARNING)
+        raise RuntimeError
+    assert get_root_logger().level == level
 
 
 def test_launchers_tell_what_they_need(monkeypatch):
