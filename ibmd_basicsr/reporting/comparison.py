@@ -29,6 +29,8 @@ from ibmd_basicsr.utils.files import file_digest
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.utils.tiling import Tile, plan_tiles, restore_tiled
 
+BUILDERS: dict[str, Callable] = {'bridge': build_restorer, 'arch': build_arch, 'spandrel': build_spandrel, 'ncnn': build_ncnn}
+"""Kind of a row -> what builds its restorer from the options of the row, weights, scale and device."""
 RESTORED_KEYS = ('calls', 'tiles', 'gflops', 'seconds', 'images_per_second', 'peak_memory_mib', 'parameters', 'param_key')
 """What a record says of the restoration beside its quality."""
 ORIGIN_KEYS = ('kind', 'weights', 'sha256', 'tile', 'tile_pad', 'device')
@@ -122,9 +124,7 @@ class Comparison:
     def _build(self, row: Row, weights: str | None):
         if row.kind == 'input':
             return InputRestorer(self.opt['scale'])
-        # by name at call time, not from a table made at import: tests put restorers of their own in the place of these functions
-        build = {'bridge': build_restorer, 'arch': build_arch, 'spandrel': build_spandrel, 'ncnn': build_ncnn}[row.kind]
-        return build(**row.options, weights=weights, scale=self.opt['scale'], device=self.device)
+        return BUILDERS[row.kind](**row.options, weights=weights, scale=self.opt['scale'], device=self.device)
 
     def _device(self, row: Row) -> torch.device:
         """Return where a row runs."""

@@ -13,7 +13,8 @@ from tiny import NETWORK, REPOSITORY, command, make_photos, make_teacher
 
 from ibmd_basicsr.cli.compare import main, make_parser
 from ibmd_basicsr.compat.options import read_option_file
-from ibmd_basicsr.reporting import comparison, peers, quality
+from ibmd_basicsr.reporting import peers, quality
+from ibmd_basicsr.reporting.comparison import BUILDERS
 from ibmd_basicsr.reporting.rows import read_rows
 from ibmd_basicsr.utils.errors import OptionError
 
@@ -60,7 +61,7 @@ def bench(tmp_path, monkeypatch, capsys):
     def build(*, network, bridge, weights, param_key, sampler, scale, device):
         return Shift(sampler.get('steps', 1), log)
 
-    monkeypatch.setattr(comparison, 'build_restorer', build)
+    monkeypatch.setitem(BUILDERS, 'bridge', build)
     monkeypatch.chdir(tmp_path)
 
     def run(options, *arguments):

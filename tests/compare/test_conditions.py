@@ -10,7 +10,7 @@ import yaml
 from tiny import NETWORK, make_photos, make_teacher
 
 from ibmd_basicsr.cli.compare import main, make_parser
-from ibmd_basicsr.reporting import comparison
+from ibmd_basicsr.reporting.comparison import BUILDERS
 from ibmd_basicsr.reporting.pictures import load_pictures
 
 INPAINT = {'type': 'DegradedImageDataset', 'dataroot_gt': 'photos', 'degradation': {'type': 'inpaint', 'mask': 'center', 'fill': 'grey'}}
@@ -78,7 +78,7 @@ def test_mask_and_label_reach_restorers_from_the_warm_up_on(run, monkeypatch, tm
             on_step(None, None)
             return lq
 
-    monkeypatch.setattr(comparison, 'build_restorer', lambda **_: Recorder())
+    monkeypatch.setitem(BUILDERS, 'bridge', lambda **_: Recorder())
     (tmp_path / 'labels.txt').write_text('photo_0 2\nphoto_1 1\n')
     assert run(plan(INPAINT | {'label_file': 'labels.txt'}, bridge_row('student', {'type': 'one_step'})))[0] == 0
     assert seen == [((1, 1, 32, 32), 256, [label], torch.int64) for label in (2, 2, 1)]
