@@ -6,9 +6,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from ibmd_basicsr.cli.arguments import find_device
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
-from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.errors import OptionError
 
 LETTERS = 'abcdefghij'
 PHOTOGRAPHS = Path('datasets/photos/train')
@@ -74,17 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     keep_freed_memory()
 
-    import torch
     from tqdm import tqdm
 
     from ibmd_basicsr.benchmarks.report import describe_run, write_results
     from ibmd_basicsr.benchmarks.sizes import SIZES
     from ibmd_basicsr.benchmarks.suite import run_parts, total_ticks
-    try:
-        device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f'--device {args.device}: {one_line(error).splitlines()[0]}') from error
+    device = find_device(args.device)
     size = 'quick' if args.quick else args.size
     repeats = args.repeats or SIZES[size].repeats
     letters = sorted(set(args.parts))

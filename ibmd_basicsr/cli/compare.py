@@ -7,9 +7,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from ibmd_basicsr.cli.arguments import find_device
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
-from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.project import find_option_file, project_root
 
 EPILOG = """\
@@ -69,8 +70,6 @@ def main(arguments: list[str] | None = None) -> int:
     os.chdir(project_root(option_file))
     keep_freed_memory()
 
-    import torch
-
     from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
     from ibmd_basicsr.reporting.comparison import Comparison
     from ibmd_basicsr.reporting.report import write_report
@@ -80,11 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = read_rows(opt, args.steps)
     except OptionError as error:
         raise OptionError(f'{args.opt}: {error}') from error
-    try:
-        device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f'--device {args.device}: {one_line(error).splitlines()[0]}') from error
+    device = find_device(args.device)
     try:
         comparison = Comparison(opt, rows, output=output or Path(opt['output']), device=device, limit=args.limit, fresh=args.fresh)
     except OptionError as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ibmd_basicsr.cli.arguments import positive
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.errors import OptionError, printable
 
@@ -50,8 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
     told.add_argument('--family', choices=FAMILIES, help='instead of the family detected')
     told.add_argument('--attention_order', choices=('legacy', 'new'), help='instead of the order that the family uses')
     heads = told.add_mutually_exclusive_group()
-    heads.add_argument('--num_head_channels', type=_positive, metavar='N', help='width of an attention head; default 64')
-    heads.add_argument('--num_heads', type=_positive, metavar='N', help='number of attention heads, in place of their width')
+    heads.add_argument('--num_head_channels', type=positive, metavar='N', help='width of an attention head; default 64')
+    heads.add_argument('--num_heads', type=positive, metavar='N', help='number of attention heads, in place of their width')
     told.add_argument('--cond_channels', type=int, metavar='N',
                       help='input channels for x_T, the last ones; default: half of six, else none')
     told.add_argument('--dropout', type=float, default=0.0, metavar='P', help='for training on; default 0')
@@ -115,12 +116,6 @@ def main(arguments: list[str] | None = None) -> int:
     key = 'params_ema' if 'params_ema' in weights else 'params'
     print(_yaml('path', {'pretrain_network_g': os.path.abspath(output), 'param_key_g': key, 'strict_load_g': True}, {}))
     return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'must be a positive integer, got {text!r}')
-    return int(text)
 
 
 def _check_paths(file: Path, output: Path, overwrite: bool) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ibmd_basicsr.cli.arguments import above_zero, find_device, jpeg_quality, pixels, positive
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
-from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.precision import PRECISIONS
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +41,6 @@ applied. An image that fails is named with the reason, and the others are restor
 exit codes: 0 done; 1 some images failed; 2 wrong command line, option file or weights; 130 interrupted."""
 
 AUTO = 'auto'
-PRECISIONS = ('fp32', 'bf16', 'fp16', 'auto')
-"""As in ``utils.precision``, whose import takes seconds."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,58 +57,31 @@ def make_parser() -> argparse.ArgumentParser:
     network.add_argument('--weights', metavar='NAME|FILE.pth', help='a network of --list, or with -opt a file')
     network.add_argument('-opt', metavar='FILE', help='option file of a network of your own, for training or testing')
     network.add_argument('--zoo', metavar='DIR', help='folder that holds weights/ and options/; default: the repository')
-    network.add_argument('--steps', type=_positive, metavar='N', help='network calls, for teachers and students of several steps')
-    network.add_argument('--input-quality', type=_quality, metavar='Q', help="of JPEG files, instead of what their tables say")
+    network.add_argument('--steps', type=positive, metavar='N', help='network calls, for teachers and students of several steps')
+    network.add_argument('--input-quality', type=jpeg_quality, metavar='Q', help="of JPEG files, instead of what their tables say")
     files = parser.add_argument_group('files')
     files.add_argument('--format', choices=('png', 'jpg', 'webp', 'same'),
                        help="of the results; default png (or OUT's ending); same: the input's ending, png for those that are not written")
-    files.add_argument('--quality', type=_quality, default=95, metavar='Q', help='of jpg and webp results; default 95')
+    files.add_argument('--quality', type=jpeg_quality, default=95, metavar='Q', help='of jpg and webp results; default 95')
     files.add_argument('--suffix', default='', metavar='TEXT', help='behind the names of results in a folder')
     existing = files.add_mutually_exclusive_group()
     existing.add_argument('--overwrite', action='store_true', help='replace results that exist; default: refuse')
     existing.add_argument('--skip-existing', action='store_true', help='leave results that exist, make the others')
-    files.add_argument('--max-megapixels', type=_above_zero, default=100.0, metavar='M', help='refuse larger inputs; default 100')
+    files.add_argument('--max-megapixels', type=above_zero, default=100.0, metavar='M', help='refuse larger inputs; default 100')
     noise = parser.add_argument_group('noise')
     noise.add_argument('--seed', type=int, default=0, metavar='S', help='of the noise, with the name of the image; default 0')
-    noise.add_argument('--samples', type=_positive, default=1, metavar='N', help='restorations of each image: NAME_s0, NAME_s1, ...')
+    noise.add_argument('--samples', type=positive, default=1, metavar='N', help='restorations of each image: NAME_s0, NAME_s1, ...')
     machine = parser.add_argument_group('machine')
     machine.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
-    machine.add_argument('--tile', type=_not_negative, metavar='N',
+    machine.add_argument('--tile', type=pixels, metavar='N',
                          help='side of tiles without their halo, in pixels of the input; 0: whole images; default: tiles of the size that '
                               'the network was trained on, smaller where memory is short')
-    machine.add_argument('--halo', type=_not_negative, metavar='N', help='pixels around a tile; default: an eighth of its side')
-    machine.add_argument('--batch', type=_positive, default=1, metavar='N', help='tiles at a time, faster on GPUs; default 1')
+    machine.add_argument('--halo', type=pixels, metavar='N', help='pixels around a tile; default: an eighth of its side')
+    machine.add_argument('--batch', type=positive, default=1, metavar='N', help='tiles at a time, faster on GPUs; default 1')
     machine.add_argument('--precision', choices=PRECISIONS, default='fp32',
                          help='of the network; auto: bf16 where the machine is faster with it; default fp32')
-    machine.add_argument('--workers', type=_positive, default=2, metavar='N', help='threads that read and write; default 2')
+    machine.add_argument('--workers', type=positive, default=2, metavar='N', help='threads that read and write; default 2')
     return parser
-
-
-def _number(text: str, kind: type, least: float, what: str) -> Any:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not value >= least:
-        raise argparse.ArgumentTypeError(f'must be {what}, got {text!r}')
-    return value
-
-
-def _positive(text: str) -> int:
-    return _number(text, int, 1, 'a positive integer')
-
-
-def _not_negative(text: str) -> int:
-    return _number(text, int, 0, 'a number of pixels, 0 or more')
-
-
-def _above_zero(text: str) -> float:
-    return _number(text, float, 1e-6, 'a number above 0')
-
-
-def _quality(text: str) -> int:
-    value = _number(text, int, 1, 'a JPEG quality, 1 to 100')
-    return value if value <= 100 else _number('', int, 1, f'a JPEG quality, 1 to 100; {text} is more')
 
 
 @report_errors('interrupted; finished files stay, --skip-existing goes on.')
@@ -150,12 +123,11 @@ def _restore(args: argparse.Namespace, told: TextIO) -> int:
 
 
 def _run(args: argparse.Namespace, plan: Plan, recipes: list[Recipe], told: TextIO) -> Outcome:
-    import torch
     from tqdm import tqdm
 
     from ibmd_basicsr.restoring.runner import Files, Listener, run_jobs
     keep_freed_memory()
-    engine = _make_engine(args, recipes, _find_device(args.device, torch))
+    engine = _make_engine(args, recipes, find_device(args.device))
     files = Files(max_megapixels=args.max_megapixels, quality=args.quality, overwrite=args.overwrite, workers=args.workers,
                   stream=sys.stdout.buffer if args.output == '-' else None)
     # fractions of images, which the usual format would show with many digits; None: not where nobody sees it
@@ -223,15 +195,6 @@ def _make_engine(args: argparse.Namespace, recipes: list[Recipe], device: torch.
     return Engine(recipes=recipes, samplers=samplers, device=device, seed=args.seed, tile=args.tile, halo=args.halo,
                   batch=args.batch, precision=args.precision,
                   jpeg_alone=args.task in (None, AUTO) and not (args.weights or args.opt), input_quality=args.input_quality)
-
-
-def _find_device(name: str | None, torch: Any) -> torch.device:
-    try:
-        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f'--device {name}: {one_line(error).splitlines()[0]}') from error
-    return device
 
 
 def _print_list(zoo: str | None) -> None:

@@ -77,6 +77,11 @@ def one_line(error: Exception) -> str:
     return _printable(message) or type(error).__name__
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of :func:`one_line`, for messages that go on, or whose rest is about the inside of a library."""
+    return one_line(error).splitlines()[0]
+
+
 def _printable(message: str) -> str:
     """Escape what would move the cursor of a terminal or recolour it: names of files and options may hold anything."""
     return ''.join(letter if letter.isprintable() or letter == '\n' else ascii(letter)[1:-1] for letter in message)

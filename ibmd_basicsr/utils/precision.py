@@ -1,12 +1,15 @@
 """In which precision networks run: float32, or autocast where the machine multiplies a narrower type faster."""
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from ibmd_basicsr.utils.errors import OptionError
 
+if TYPE_CHECKING:
+    import torch
+
 PRECISIONS = ('fp32', 'bf16', 'fp16', 'auto')
-"""Of restoring."""
+"""Of restoring. Command lines name them before torch is needed, whose import takes seconds: the functions below import it."""
 
 
 def multiplies_bf16(device: torch.device) -> bool:
@@ -15,6 +18,7 @@ def multiplies_bf16(device: torch.device) -> bool:
     Those have AMX, or AVX-512 with its bf16 instructions, with which an iteration takes 0.7 of the time. With plain AVX-512 that of the
     nano teacher takes 1.5 times as long.
     """
+    import torch
     if device.type == 'cuda':
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # unknown to torch before 2.6
@@ -27,6 +31,7 @@ def autocast_dtype(amp: str | bool | None, device: torch.device) -> torch.dtype 
     Raises:
         OptionError: another value.
     """
+    import torch
     if not amp:
         return None
     if amp not in ('bf16', 'auto'):
@@ -54,6 +59,7 @@ def restoring_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     Raises:
         OptionError: another value, or fp16 on a CPU.
     """
+    import torch
     check_precision(precision)
     if precision == 'fp16' and device.type == 'cpu':
         raise OptionError("precision: 'fp16' needs a GPU, the network is on the CPU; 'fp32', 'bf16' and 'auto' run there, too.")

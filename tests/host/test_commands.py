@@ -35,7 +35,8 @@ def test_help_shows_examples_exit_codes_and_outputs(module):
 
 def test_import_and_help_load_no_torch():
     code = ('import sys, ibmd_basicsr.cli.pipelines, ibmd_basicsr.cli.compare, ibmd_basicsr.cli.create_lmdb, '
-            'ibmd_basicsr.cli.export, ibmd_basicsr.cli.doctor; '
+            'ibmd_basicsr.cli.export, ibmd_basicsr.cli.doctor, ibmd_basicsr.cli.restore, ibmd_basicsr.cli.bench, '
+            'ibmd_basicsr.cli.import_checkpoint; ibmd_basicsr.cli.restore.make_parser().format_help(); '
             'assert not {"torch", "basicsr", "torchvision"} & set(sys.modules)')
     subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, check=True)
 

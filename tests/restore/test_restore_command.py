@@ -15,14 +15,12 @@ from PIL import Image
 from tiny import REPOSITORY, forked_command
 from tiny_zoo import add_network, picture
 
-from ibmd_basicsr.cli import restore as command
 from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring import runner as runner_module
 from ibmd_basicsr.restoring.runner import Files, Listener, run_jobs
 from ibmd_basicsr.restoring.sources import Plan, find_sources, plan_jobs
 from ibmd_basicsr.restoring.zoo import read_zoo
-from ibmd_basicsr.utils import precision
 
 
 @pytest.fixture
@@ -283,10 +281,6 @@ def test_wrong_values_are_named(option, restore, capsys):
     with pytest.raises(SystemExit) as stop:
         restore('x.png', '-o', 'out', *option)
     assert stop.value.code == 2 and option[0].lstrip('-') in capsys.readouterr().err
-
-
-def test_precisions_are_those_of_restorers():
-    assert command.PRECISIONS == precision.PRECISIONS
 
 
 def test_a_zoo_that_is_not_there(restore, tmp_path, monkeypatch):
