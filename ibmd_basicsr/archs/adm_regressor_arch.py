@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.utils.endpoints import lq_to_x_T, pad_to_multiple
+from ibmd_basicsr.utils.numbers import is_integer
 
 
 @ARCH_REGISTRY.register()
@@ -31,7 +32,7 @@ class ADMRegressor(nn.Module):
 
     def __init__(self, *, scale: int = 1, **network: Any):
         super().__init__()
-        if not isinstance(scale, int) or scale < 1:
+        if not is_integer(scale, least=1):
             raise ValueError(f'ADMRegressor: scale must be a positive integer, got {scale!r}.')
         for name in self.INPUTS:
             if network.get(name):

@@ -19,6 +19,7 @@ from ibmd_basicsr.archs.adm_layers import (
     timestep_embedding,
     zero_module,
 )
+from ibmd_basicsr.utils.numbers import is_integer
 
 
 @ARCH_REGISTRY.register()
@@ -93,7 +94,7 @@ class ADMUNet(nn.Module):
                                    ('patch_size', patch_size, 1), ('num_head_channels', num_head_channels, 1),
                                    ('num_heads', 1 if num_heads is None else num_heads, 1),
                                    ('num_classes', 1 if num_classes is None else num_classes, 1)):
-            if not isinstance(value, int) or value < least:
+            if not is_integer(value, least):
                 raise ValueError(f'ADMUNet: {name} must be an integer of at least {least}, got {value!r}.')
             if value > self.LARGEST.get(name, self.WIDEST):
                 raise ValueError(f'ADMUNet: {name} must be an integer of at most {self.LARGEST.get(name, self.WIDEST)}, got {value}.')

@@ -20,6 +20,7 @@ from ibmd_basicsr.models.option_keys import OWN_MODELS
 from ibmd_basicsr.models.option_rules import prepare_options
 from ibmd_basicsr.models.resolved_options import resolved_options
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.numbers import is_integer
 from ibmd_basicsr.utils.precision import autocast_dtype
 
 UTILISATION = 0.4
@@ -99,7 +100,7 @@ def report(opt: dict[str, Any], processes: int) -> str:
 # ------------------------------------------------------------------ what is not a network
 def _image_size(opt: dict[str, Any]) -> int:
     size = opt['datasets']['train'].get('gt_size')
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if not is_integer(size, least=1):
         raise OptionError(f'datasets.train.gt_size: must be a positive integer, got {size!r}.')
     return size
 

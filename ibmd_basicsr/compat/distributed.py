@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.numbers import is_integer, is_number
 from ibmd_basicsr.utils.option_check import check_keys
 
 TIMEOUT_MINUTES = 120
@@ -35,9 +36,9 @@ def check_dist_params(block: Any) -> dict[str, Any]:
     backend, port, minutes = map(block.get, DIST_PARAMS)
     if backend is not None and backend not in BACKENDS:
         raise OptionError(f'dist_params.backend: must be one of {", ".join(map(repr, BACKENDS))}, got {backend!r}.')
-    if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 2**16):
+    if port is not None and not is_integer(port, 1, 2**16 - 1):
         raise OptionError(f'dist_params.port: must be a port number, got {port!r}.')
-    if minutes is not None and (not isinstance(minutes, (int, float)) or isinstance(minutes, bool) or not minutes > 0):
+    if minutes is not None and not (is_number(minutes) and minutes > 0):
         raise OptionError(f'dist_params.timeout_minutes: must be a positive number, got {minutes!r}.')
     return block
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
-import difflib
 import functools
 import importlib
 import os
@@ -21,7 +20,8 @@ import yaml
 from ibmd_basicsr.compat.distributed import DIST_PARAMS, check_dist_params, init_dist
 from ibmd_basicsr.compat.safe_yaml import OptionLoader
 from ibmd_basicsr.utils.ending import note_states
-from ibmd_basicsr.utils.errors import OptionError, printable
+from ibmd_basicsr.utils.errors import OptionError, hint, printable
+from ibmd_basicsr.utils.numbers import is_integer
 from ibmd_basicsr.utils.option_problems import shown
 from ibmd_basicsr.utils.project import find_option_file
 
@@ -102,9 +102,8 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> dict[str, An
         for key in entry.partition('=')[0].strip().split(':')[:-1]:
             path.append(key)
             if not isinstance(block, dict) or not isinstance(block.get(key), dict):
-                near = difflib.get_close_matches(key, block, 1) if isinstance(block, dict) else []
-                raise OptionError(f'--force_yml {entry!r}: the option file has no block {":".join(path)!r}'
-                                  + (f', did you mean {near[0]!r}?' if near else '.'))
+                known = block if isinstance(block, dict) else ()
+                raise OptionError(f'--force_yml {entry!r}: the option file has no block {":".join(path)!r}{hint(key, known)}')
             block = block[key]
         key, value = entry.partition('=')[0].strip().split(':')[-1], entry.partition('=')[2].strip()
         if not re.fullmatch(r'[\w.-]+', key):
@@ -138,10 +137,10 @@ def check_host_options(file: str, raw: dict[str, Any], is_train: bool) -> None:
     if not isinstance(raw['model_type'], str):
         raise OptionError(f'{file}: model_type must be text, got {shown(raw["model_type"])}.')
     number = raw['num_gpu']
-    if number != 'auto' and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+    if number != 'auto' and not is_integer(number, least=0):
         raise OptionError(f"{file}: num_gpu must be 'auto', 0 or a number of GPUs, got {shown(number)}.")
     seed = raw.get('manual_seed')
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED):
+    if seed is not None and not is_integer(seed, 0, LARGEST_SEED):
         raise OptionError(f'{file}: manual_seed must be an integer from 0 to {LARGEST_SEED}, got {shown(seed)}.')
     for key, value in raw['path'].items():
         if value is not None and not isinstance(value, str) and not key.startswith(('ignore_resume_networks', 'strict_load_')):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ibmd_basicsr.diagnosis.findings import FAIL, OK, WARN, Finding
+from ibmd_basicsr.utils.errors import first_line
 from ibmd_basicsr.version import __version__
 
 OLDEST_PYTHON = (3, 10)
@@ -56,7 +57,7 @@ def check_torch() -> Iterator[Finding]:
         import torchvision
         yield Finding(OK, 'torchvision', torchvision.__version__)
     except (ImportError, RuntimeError) as error:  # operators of another torch
-        yield Finding(FAIL, 'torchvision', f'cannot be imported: {str(error).strip().splitlines()[0]}',
+        yield Finding(FAIL, 'torchvision', f'cannot be imported: {first_line(error)}',
                       'install the two together: pip install -U torch torchvision')
 
 
@@ -114,7 +115,7 @@ def check_devices() -> Iterator[Finding]:
                 value = torch.ones(64, 64, device=f'cuda:{index}').square().sum().item()
                 problem = '' if value == 4096 else f'computes 64 x 64 ones as {value}'
             except RuntimeError as error:  # no kernel for this GPU, no memory, a broken driver
-                problem = str(error).strip().splitlines()[0]
+                problem = first_line(error)
             yield Finding(FAIL, f'cuda:{index}', f'{text}: {problem}',
                           'install a torch that is built for this GPU, or free it (nvidia-smi); CUDA_VISIBLE_DEVICES="" runs on the CPU'
                           ) if problem else Finding(OK, f'cuda:{index}', text)

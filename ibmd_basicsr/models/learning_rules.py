@@ -13,6 +13,8 @@ from ibmd_basicsr.models.bridge_model import OPTIMIZERS
 from ibmd_basicsr.models.builders import find_arch
 from ibmd_basicsr.models.extras import EXTRA_LOSSES, GAN_TYPES
 from ibmd_basicsr.models.option_keys import SCHEDULERS
+from ibmd_basicsr.utils.errors import first_line
+from ibmd_basicsr.utils.numbers import is_number
 from ibmd_basicsr.utils.option_check import option_parameters
 from ibmd_basicsr.utils.option_problems import Problems, shown
 
@@ -86,7 +88,7 @@ def _check_discriminator(opt: dict[str, Any], found: Problems) -> None:
             if net is not None:
                 net(torch.empty(2, 3, size, size))
     except Exception as error:  # other people's networks take types and sizes for granted
-        found.append(f'network_d: {opt["network_d"]["type"]} does not take RGB images of {size}x{size} pixels ({_first_line(error)}).')
+        found.append(f'network_d: {opt["network_d"]["type"]} does not take RGB images of {size}x{size} pixels ({first_line(error)}).')
 
 
 def check_optimizer(path: str, found: Problems) -> None:
@@ -109,7 +111,7 @@ def check_optimizer(path: str, found: Problems) -> None:
     try:
         getattr(torch.optim, block['type'])([torch.nn.Parameter(torch.empty(1, device='meta'))], **options)
     except Exception as error:  # torch's checks take types and lengths for granted
-        found.append(f'{path}: {_first_line(error)}')
+        found.append(f'{path}: {first_line(error)}')
 
 
 def check_scheduler(found: Problems) -> None:
@@ -127,24 +129,16 @@ def check_scheduler(found: Problems) -> None:
         periods, total = block.get('periods'), found.get('train.total_iter')
         for part in ('periods', 'restarts', 'restart_weights', 'milestones'):
             numbers = block.get(part, [])
-            if not isinstance(numbers, (list, tuple)) or not all(_is_number(number) for number in numbers):
+            if not isinstance(numbers, (list, tuple)) or not all(is_number(number) for number in numbers):
                 found.append(f'train.scheduler.{part}: must be a list of numbers, got {shown(numbers)}.')
                 return
         for part in ('gamma', 'eta_min', 'step_size'):
-            if not _is_number(block.get(part, 1)):
+            if not is_number(block.get(part, 1)):
                 found.append(f'train.scheduler.{part}: must be a number, got {shown(block[part])}.')
         options = {key: copy.deepcopy(value) for key, value in block.items() if key != 'type'}
         try:
             SCHEDULERS[kind](torch.optim.SGD([torch.nn.Parameter(torch.empty(1, device='meta'))], lr=1.0), **options)
         except Exception as error:  # the host's checks take types and lengths for granted
-            found.append(f'train.scheduler: {_first_line(error)}')
+            found.append(f'train.scheduler: {first_line(error)}')
         if isinstance(periods, list) and isinstance(total, (int, float)) and sum(periods) < total:
             found.append(f'train.scheduler.periods: {periods} end at iteration {sum(periods)}, before train.total_iter ({total}).')
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), '') or type(error).__name__

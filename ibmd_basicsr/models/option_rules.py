@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from typing import Any
 
 import torch
@@ -34,7 +33,8 @@ from ibmd_basicsr.models.option_values import value_problems
 from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.models.switches import SWITCHES, compile_problems
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, hint
+from ibmd_basicsr.utils.numbers import is_integer, is_number
 from ibmd_basicsr.utils.option_problems import Problems
 
 
@@ -52,9 +52,9 @@ def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = Tr
     if isinstance(opt.get('val'), dict):
         fill_directions(opt['val'].get('metrics'))
     if opt['model_type'] not in MODEL_REGISTRY:
-        near = difflib.get_close_matches(opt['model_type'], MODEL_REGISTRY.keys(), 1)
-        raise OptionError(f'model_type: no model {opt["model_type"]!r} is registered{f", did you mean {near[0]!r}?" if near else "."} '
-                          f'Registered: {", ".join(sorted(MODEL_REGISTRY.keys()))}.')
+        known = sorted(MODEL_REGISTRY.keys())
+        raise OptionError(f'model_type: no model {opt["model_type"]!r} is registered{hint(opt["model_type"], known)} '
+                          f'Registered: {", ".join(known)}.')
     if opt['model_type'] not in OWN_MODELS:
         return
     if auto_gpu and opt['num_gpu'] > 1 and not opt['dist']:
@@ -129,7 +129,7 @@ def _rule_problems(opt: dict[str, Any], this_machine: bool) -> list[str]:
 
 def _check_gpus(opt: dict[str, Any], this_machine: bool, found: Problems) -> None:
     number, present = opt['num_gpu'], torch.cuda.device_count()
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+    if not is_integer(number, least=0):
         found.append(f"num_gpu: must be 'auto', 0 or a number of GPUs, got {number!r}.")
     elif not this_machine:
         return
@@ -220,10 +220,10 @@ def _check_train(opt: dict[str, Any], ibmd: bool, found: Problems) -> None:
     if shard is not None and not isinstance(shard, bool):
         found.append(f'train.shard_optimizer: must be true or false, got {shard!r}.')
     warmup = found.get('train.warmup_iter')
-    if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, (int, float))):
+    if warmup is not None and not is_number(warmup):
         found.append(f'train.warmup_iter: must be a number of iterations, or -1 for none, got {warmup!r}.')
     decay = found.get('train.ema_decay')
-    if decay is not None and (not isinstance(decay, (int, float)) or not 0 <= decay < 1):
+    if decay is not None and not (is_number(decay) and 0 <= decay < 1):
         found.append(f'train.ema_decay: must lie in [0, 1), got {decay!r}.')
 
 
@@ -295,9 +295,9 @@ def _check_dataset(opt: dict[str, Any], phase: str, this_machine: bool, found: P
     if kind == 'train':
         found.positive(f'{path}.dataset_enlarge_ratio')
         for key in ('batch_size_per_gpu', 'num_worker_per_gpu'):
-            if not isinstance(block.get(key), int) or block[key] < (key == 'batch_size_per_gpu'):
-                found.append(f'{path}.{key}: must be {"a positive integer" if key == "batch_size_per_gpu" else "0 or more"}, '
-                             f'got {block.get(key)!r}.')
+            least = int(key == 'batch_size_per_gpu')
+            if not is_integer(block.get(key), least):
+                found.append(f'{path}.{key}: must be {"a positive integer" if least else "0 or more"}, got {block.get(key)!r}.')
         if block.get('persistent_workers') and not block.get('num_worker_per_gpu'):
             found.append(f'{path}.persistent_workers: needs num_worker_per_gpu of at least 1.')
     elif block.get('persistent_workers'):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ibmd_basicsr.utils.numbers import is_number
+
 
 @dataclass(frozen=True, kw_only=True)
 class RealPairs:
@@ -29,7 +31,7 @@ class RealPairs:
     def __post_init__(self):
         for name in ('alpha', 'ratio'):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            if not is_number(value) or not value > 0:
                 raise ValueError(f'{name} must be a positive number, got {value!r}.')
         if self.alpha >= 1:
             raise ValueError(f'alpha must lie below 1, got {self.alpha!r}.')

@@ -18,6 +18,7 @@ import numpy as np
 
 from ibmd_basicsr.reporting.grid import densest_square
 from ibmd_basicsr.reporting.tables import Column
+from ibmd_basicsr.utils.numbers import is_integer
 
 GROUND_TRUTH = 'ground truth'
 FOCUS_SHARE = 4
@@ -46,7 +47,7 @@ class ReportOptions:
     def __post_init__(self):
         for name, least, most in (('images', 0, None), ('crop', 8, None), ('quality', 1, 100), ('megabytes', 1, None)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least or (most and value > most):
+            if not is_integer(value, least, most):
                 bounds = f'from {least} to {most}' if most else f'from {least}'
                 raise ValueError(f'{name} must be a whole number {bounds}, got {value!r}.')
 

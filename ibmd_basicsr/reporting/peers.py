@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_preferred_params, load_strictly
 from ibmd_basicsr.models.cost import build_network
-from ibmd_basicsr.utils.errors import CheckpointError, OptionError, one_line
+from ibmd_basicsr.utils.errors import CheckpointError, OptionError, first_line
 from ibmd_basicsr.utils.frozen import ready_to_restore
 
 SPANDREL_FILES = ('.pth', '.ckpt', '.safetensors')
@@ -163,7 +163,7 @@ def build_spandrel(*, weights: str, size_multiple: int | None = None, scale: int
     try:
         found = ModelLoader(torch.device(device)).load_from_file(weights)
     except Exception as error:  # unpickling, an unknown architecture, weights that do not fit: many types
-        raise CheckpointError(f'{weights}: spandrel cannot load it: {one_line(error).splitlines()[0]}') from error
+        raise CheckpointError(f'{weights}: spandrel cannot load it: {first_line(error)}') from error
     if not isinstance(found, ImageModelDescriptor):
         raise CheckpointError(f'{weights}: {found.architecture.name} needs a mask, kind spandrel restores images alone.')
     if found.scale != scale:

@@ -1,6 +1,8 @@
 """Errors that are the user's to mend: the commands print them as one line and end with ``exit_code``."""
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -75,6 +77,12 @@ def one_line(error: Exception) -> str:
     if message.startswith('Caught ') and '\n' in message:
         message = message.splitlines()[-1].partition(': ')[2]
     return _printable(message) or type(error).__name__
+
+
+def hint(name: Any, known: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: ``, did you mean 'NEAREST'?`` if one of the known names is near, else ``.``."""
+    near = difflib.get_close_matches(str(name), list(map(str, known)), 1)
+    return f', did you mean {near[0]!r}?' if near else '.'
 
 
 def first_line(error: Exception) -> str:

@@ -12,5 +12,5 @@ def is_integer(value: Any, least: int | None = None, most: int | None = None) ->
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite int or float, no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Tell whether a value is an int or a finite float, no bool."""
+    return is_integer(value) or (isinstance(value, float) and math.isfinite(value))

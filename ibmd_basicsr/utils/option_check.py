@@ -1,13 +1,12 @@
 """Strict checks of option blocks: nothing unknown is accepted, and the message names the nearest valid key."""
 from __future__ import annotations
 
-import difflib
 import inspect
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, hint
+from ibmd_basicsr.utils.numbers import is_number
 
 KINDS = {'int': 'an integer', 'float': 'a finite number', 'bool': 'true or false', 'str': 'text'}
 """Annotations of parameters, and what messages call them."""
@@ -28,9 +27,7 @@ def key_problems(block: str, given: Iterable[str], allowed: Collection[str], req
     problems = []
     for key in given:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, 1)
-            hint = f', did you mean {near[0]!r}?' if near else '.'
-            problems.append(f'{prefix}unknown key {key!r}{hint} Allowed: {", ".join(allowed) or "none"}.')
+            problems.append(f'{prefix}unknown key {key!r}{hint(key, allowed)} Allowed: {", ".join(allowed) or "none"}.')
     missing = [key for key in required if key not in given]
     if missing:
         problems.append(f'{prefix}missing {", ".join(map(repr, missing))}.')
@@ -80,8 +77,7 @@ def check_values(target: Callable, options: Mapping[str, Any], block: str) -> No
 
 def _fits(value: Any, kind: str) -> bool:
     if kind in ('int', 'float'):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        return number and (kind == 'float' or value == int(value))
+        return is_number(value) and (kind == 'float' or value == int(value))
     return value is None if kind == 'None' else isinstance(value, {'bool': bool, 'str': str}[kind])
 
 

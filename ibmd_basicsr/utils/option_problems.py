@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.numbers import is_number
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
 
 LONGEST = 200
@@ -83,6 +83,5 @@ class Problems(list):
         value = self.get(path)
         if value is None:
             return
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not value > 0 or (integer and value != int(value)):
+        if not is_number(value) or not value > 0 or (integer and value != int(value)):
             self.append(f'{path}: must be a positive {"integer" if integer else "number"}, got {shown(value)}.')
