@@ -9,7 +9,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
-from ibmd_basicsr.utils.endpoints import lq_to_x_T, pad_to_multiple
+from ibmd_basicsr.utils.endpoints import lq_to_x_T, pad_to_multiple, x_0_to_gt
 from ibmd_basicsr.utils.numbers import is_integer
 
 
@@ -45,7 +45,7 @@ class ADMRegressor(nn.Module):
         height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
         x = pad_to_multiple(lq_to_x_T(lq, self.scale), self.unet.size_multiple)
         residual = self.unet(x, torch.zeros(len(x), device=x.device))
-        return ((x + residual + 1) / 2)[..., :height, :width]
+        return x_0_to_gt(x + residual)[..., :height, :width]
 
 
 # what checks of option files see: the network's own arguments by name

@@ -1,4 +1,4 @@
-"""Bridge mathematics: torch in, torch out. Knows nothing of BasicSR, datasets, optimisers or option files."""
+"""Bridge mathematics: torch in, torch out. Knows nothing of BasicSR, datasets or optimisers; of option files only the ``bridge`` block."""
 from __future__ import annotations
 
 import inspect

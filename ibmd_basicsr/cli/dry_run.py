@@ -217,6 +217,3 @@ def _number(value: float) -> str:
 def _bytes(number: float) -> str:
     unit, divisor = next(((unit, divisor) for unit, divisor in (('GiB', 2**30), ('MiB', 2**20)) if number >= divisor), ('KiB', 2**10))
     return f'{number / divisor:,.2f} {unit}'
-
-
-# ------------------------------------------------------------------ options

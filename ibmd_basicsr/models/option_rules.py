@@ -116,7 +116,7 @@ def _rule_problems(opt: dict[str, Any], this_machine: bool) -> list[str]:
     if training:
         _check_train(opt, ibmd, found)
         _check_switches(opt, this_machine, found)
-        _check_logger(opt, found)
+        _check_logger(found)
     _check_val(opt, training, bridge, this_machine, found)
     if 'train' not in opt['datasets'] if training else not opt['datasets']:
         found.append(f'datasets: missing {"train" if training else "a test set, such as test_1"}.')
@@ -233,7 +233,7 @@ def _check_switches(opt: dict[str, Any], this_machine: bool, found: Problems) ->
         found.extend(compile_problems(found.get('train.compile'), 'cuda' if opt['num_gpu'] else 'cpu'))
 
 
-def _check_logger(opt: dict[str, Any], found: Problems) -> None:
+def _check_logger(found: Problems) -> None:
     found.keys('logger', LOGGER, ['print_freq', 'save_checkpoint_freq', 'use_tb_logger'])
     for key in ('print_freq', 'save_checkpoint_freq', 'keep_checkpoints'):
         found.positive(f'logger.{key}', integer=True)

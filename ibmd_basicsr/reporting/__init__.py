@@ -1,1 +1,1 @@
-"""What reports are made of: a resumable store of results, tables, picture grids. Knows neither torch nor BasicSR."""
+"""Comparisons of restorers: their rows, runs and quality, a resumable store of results, tables, pictures, the page for browsers."""

@@ -1,6 +1,6 @@
 """The border between the host's images (``lq``, ``gt``: RGB in [0, 1]) and the bridge's (x_T, x_0: [-1, 1], one size).
 
-The only lines of the package where ranges and sizes change.
+The only lines of networks, models and restorers where ranges and sizes change.
 """
 from __future__ import annotations
 
