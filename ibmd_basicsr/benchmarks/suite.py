@@ -11,7 +11,7 @@ import torch
 from ibmd_basicsr.benchmarks import ceiling, inference, memory, pipeline, tiles, training
 from ibmd_basicsr.benchmarks.report import Part
 from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER
-from ibmd_basicsr.cli.create_lmdb import create_lmdb
+from ibmd_basicsr.data.lmdb_writer import create_lmdb
 
 PARTS = {
     'a': ('IBMD iteration against its bare network passes',

@@ -5,8 +5,9 @@ import pytest
 from basicsr.utils import FileClient
 from tiny import command, make_photos
 
-from ibmd_basicsr.cli.create_lmdb import image_key, main
-from ibmd_basicsr.utils import image_files
+from ibmd_basicsr.cli.create_lmdb import main
+from ibmd_basicsr.data import lmdb_writer
+from ibmd_basicsr.data.lmdb_writer import image_key
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -160,7 +161,7 @@ def test_images_that_would_share_a_key(tmp_path, run, first, second, key):
 def test_interrupted_run_leaves_nothing(tmp_path, run, monkeypatch):
     make_photos(tmp_path / 'in')
     before = everything(tmp_path)
-    decode, seen = image_files.decode_image, []
+    decode, seen = lmdb_writer.decode_image, []
 
     def interrupt_the_second(content, path):
         seen.append(path)
@@ -168,7 +169,7 @@ def test_interrupted_run_leaves_nothing(tmp_path, run, monkeypatch):
             raise KeyboardInterrupt
         return decode(content, path)
 
-    monkeypatch.setattr(image_files, 'decode_image', interrupt_the_second)
+    monkeypatch.setattr(lmdb_writer, 'decode_image', interrupt_the_second)
     assert run(tmp_path / 'in', tmp_path / 'out.lmdb') == (130, ['error: interrupted; nothing was written.'])
     assert everything(tmp_path) == before and len(seen) == 2
 

@@ -9,10 +9,10 @@ from basicsr.utils import FileClient
 from tiny import make_photos
 from torch.utils.data import DataLoader
 
-from ibmd_basicsr.cli.create_lmdb import create_lmdb
 from ibmd_basicsr.compat.iteration_sampler import Draw, IterationSampler
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset, gradient_energy
+from ibmd_basicsr.data.lmdb_writer import create_lmdb
 from ibmd_basicsr.utils.errors import OptionError
 
 SR = {'type': 'sr', 'scale': 4}
