@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import yaml
-from tiny import REPOSITORY
+from tiny import REPOSITORY, parsed
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.metrics  # noqa: F401
@@ -52,7 +52,7 @@ def test_validation_block_of_the_metrics_page():
     opt['val']['metrics'] = block['val']['metrics']
     for phase, dataset in opt['datasets'].items():
         dataset |= {'phase': phase, 'scale': opt['scale']}
-    check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
+    check_options(parsed(opt), this_machine=False)
 
 
 def test_extras_block_of_the_readme():
@@ -61,7 +61,7 @@ def test_extras_block_of_the_readme():
     del opt['datasets']['train']['return_gt']
     for phase, dataset in opt['datasets'].items():
         dataset |= {'phase': phase, 'scale': opt['scale']}
-    check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
+    check_options(parsed(opt), this_machine=False)
 
 
 @pytest.mark.parametrize('code, restarts, requeued', [(0, '', False), (4, '', True), (6, '', True), (137, '3', True), (143, '', True),
@@ -93,7 +93,7 @@ def test_blocks_are_accepted(name, text):
     opt = merge(paper(name), block)
     for phase, dataset in opt['datasets'].items():
         dataset |= {'phase': phase, 'scale': opt['scale']}
-    check_options(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}, this_machine=False)
+    check_options(parsed(opt), this_machine=False)
 
 
 @pytest.mark.parametrize('name, text', CASES)

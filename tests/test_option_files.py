@@ -8,7 +8,7 @@ from basicsr.archs import build_network
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.losses import build_loss
 from basicsr.utils.registry import MODEL_REGISTRY
-from tiny import REPOSITORY
+from tiny import REPOSITORY, parsed
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.metrics  # noqa: F401
@@ -67,7 +67,7 @@ def test_option_file_builds(file: Path):
     opt = yaml.safe_load(file.read_text())
     for phase, block in opt['datasets'].items():
         block |= {'phase': phase.split('_')[0], 'scale': opt['scale']}
-    opt |= {'is_train': 'train' in opt, 'dist': False, 'rank': 0, 'world_size': 1, 'num_gpu': 0, 'auto_resume': False}
+    opt = parsed(opt, is_train='train' in opt) | {'num_gpu': 0}
     check_options(opt)
 
     bridge = build_bridge(**opt['bridge'])

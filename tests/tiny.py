@@ -76,6 +76,11 @@ def options(root: Path, model: str = 'BridgeModel', **changes) -> dict:
     return copy.deepcopy(opt)
 
 
+def parsed(opt: dict, is_train: bool = True) -> dict:
+    """Return options as the host's parser leaves those of a single process: with what it adds."""
+    return opt | {'is_train': is_train, 'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False}
+
+
 def make_teacher(root: Path, seed: int = 0, **network) -> None:
     """Write ``teacher.pth``: the tiny network with random (not zero) weights, under ``params_ema`` alone.
 

@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 from tiny import NETWORK, make_photos, make_teacher
 
-from ibmd_basicsr.cli.compare import main, make_parser
+from ibmd_basicsr.cli.compare import make_parser
 from ibmd_basicsr.reporting.comparison import BUILDERS
 from ibmd_basicsr.reporting.pictures import load_pictures
 
@@ -28,19 +27,11 @@ def plan(dataset, *rows):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Two pictures of 32x32 and a teacher; returns run(options, *arguments) -> (code, stdout, stderr)."""
+def run(compare, tmp_path):
+    """The command compare with two pictures of 32x32 and a teacher."""
     make_photos(tmp_path / 'photos', count=2, size=(32, 32))
     make_teacher(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'options').mkdir()
-
-    def run(options, *arguments):
-        (tmp_path / 'options/tiny.yml').write_text(yaml.safe_dump(options))
-        code = main(['-opt', 'options/tiny.yml', '--device', 'cpu', *arguments])
-        return code, *capsys.readouterr()
-
-    return run
+    return compare
 
 
 def calls_by_row(folder):

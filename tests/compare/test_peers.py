@@ -19,7 +19,6 @@ from ncnn_files import enlarger, upscaler
 from tiny import NETWORK, REPOSITORY, make_photos, make_teacher
 from torch import nn
 
-from ibmd_basicsr.cli.compare import main
 from ibmd_basicsr.metrics import set_metrics
 from ibmd_basicsr.metrics.set_metrics import FrechetDistance
 from ibmd_basicsr.models.cost import measure_network
@@ -67,19 +66,11 @@ def plan(*rows, **changes):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Two pictures of 52x44 and ``peer.pth``; returns run(options, *arguments) -> (code, stdout, stderr)."""
+def run(compare, tmp_path):
+    """The command compare with two pictures of 52x44 and ``peer.pth``."""
     make_photos(tmp_path / 'photos', count=2, size=(52, 44))
     save_network(tmp_path / 'peer.pth', COMPACT)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'options').mkdir()
-
-    def run(options, *arguments):
-        (tmp_path / 'options/tiny.yml').write_text(yaml.safe_dump(options))
-        code = main(['-opt', 'options/tiny.yml', '--device', 'cpu', *arguments])
-        return code, *capsys.readouterr()
-
-    return run
+    return compare
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import textwrap
 import pytest
 import torch
 from basicsr.utils import get_root_logger
-from tiny import REPOSITORY, write
+from tiny import REPOSITORY, parsed, write
 from tiny import options as tiny_options
 
 from ibmd_basicsr import compat
@@ -81,7 +81,7 @@ def test_dist_params_are_checked_before_the_group_is_made(tmp_path, monkeypatch,
     with pytest.raises(OptionError, match=re.escape(message)):
         options.parse_options(str(tmp_path), prepare=prepare_options)
     with pytest.raises(OptionError, match=re.escape(message)):
-        check_options(opt | {'is_train': True, 'dist': False, 'auto_resume': False})
+        check_options(parsed(opt))
 
 
 @pytest.mark.parametrize('launcher', ['pytorch', 'slurm'])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from tiny import DISCRIMINATOR, GAN, NETWORK, REPOSITORY, forked_command, options, write
+from tiny import DISCRIMINATOR, GAN, NETWORK, REPOSITORY, forked_command, options, parsed, write
 from torch.utils.flop_counter import FlopCounterMode
 
 from ibmd_basicsr.cli import pipelines
@@ -239,10 +239,9 @@ def test_gpus_are_not_needed_here(tmp_path, dry_run):
     opt = options(tmp_path, num_gpu=8, train__amp='auto', datasets__train__prefetch_mode='cuda', datasets__train__pin_memory=True)
     result = dry_run(opt)
     assert result.code == 0 and '8 GPUs: 16 an iteration' in result.out and 'bf16' in row(result.out, 'precision')[0]
-    parsed = opt | {'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False, 'is_train': True}
-    assert find_problems(parsed, this_machine=False) == []
+    assert find_problems(parsed(opt), this_machine=False) == []
     if torch.cuda.device_count() == 0:
-        assert [problem.split(':')[0] for problem in find_problems(parsed)] == ['num_gpu', 'datasets.train.prefetch_mode']
+        assert [problem.split(':')[0] for problem in find_problems(parsed(opt))] == ['num_gpu', 'datasets.train.prefetch_mode']
 
 
 def test_one_of_many_processes_prints_for_all(tmp_path, dry_run, monkeypatch):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from test_compat import REPOSITORY
-from tiny import FORKS, environment, options, write
+from tiny import FORKS, REPOSITORY, environment, options, write
 
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.utils import ending

@@ -4,7 +4,7 @@ import sys
 import jsonschema
 import pytest
 import yaml
-from tiny import GAN, NETWORK, options, write
+from tiny import GAN, NETWORK, options, parsed, write
 
 import ibmd_basicsr.archs
 import ibmd_basicsr.data
@@ -22,8 +22,7 @@ HUGE = 10**9
 
 
 def problems_of(root, **changes) -> list[str]:
-    return find_problems(options(root, 'IBMDModel', **changes) | {
-        'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False, 'is_train': True})
+    return find_problems(parsed(options(root, 'IBMDModel', **changes)))
 
 
 @pytest.mark.parametrize('change, message', [

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from tiny import NETWORK, options, write
+from tiny import NETWORK, options, parsed, write
 
 import ibmd_basicsr.archs
 import ibmd_basicsr.data
@@ -15,11 +15,6 @@ from ibmd_basicsr.models.option_rules import find_problems, prepare_options
 from ibmd_basicsr.models.resolved_options import describe_run
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys
-
-
-def parsed(opt: dict) -> dict:
-    """Return options as the host leaves them."""
-    return opt | {'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False, 'is_train': True}
 
 
 def test_numbers():

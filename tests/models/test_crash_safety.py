@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from test_resume import assert_equal, contents, train
-from test_updates import build
+from helpers import assert_equal, build, contents, train
 from tiny import REPOSITORY, forked_command, load_script, options, write
 
 from ibmd_basicsr.checkpoints.state_dict import load_file

@@ -1,6 +1,6 @@
 """The EMA network: the paper's recursion of parameters, buffers as they are, and weights that were loaded in between."""
 import torch
-from tiny import options
+from tiny import options, parsed
 
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
 
@@ -8,7 +8,7 @@ from basicsr.models import build_model  # isort: skip
 
 
 def build(root):
-    opt = options(root) | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1}
+    opt = parsed(options(root))
     opt['path'] |= {'models': str(root), 'training_states': str(root)}
     model = build_model(opt)
     for net in (model.net_g, model.net_g_ema):

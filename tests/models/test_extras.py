@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from test_updates import batch, build, same, weights
-from tiny import DISCRIMINATOR, GAN, options
+from helpers import batch, build, hold_still, same, weights
+from tiny import DISCRIMINATOR, GAN, options, parsed
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
@@ -36,14 +36,6 @@ EXTRAS = [
     ('gan_opt', {'type': 'GANLoss', 'gan_type': 'hinge', 'loss_weight': 0.5}, 'minus'),
 ]
 TERMS = {'pixel_opt': 'l_g_pix', 'perceptual_opt': 'l_g_percep', 'gan_opt': 'l_g_gan'}
-
-
-def hold_still(net_d):
-    """Let the estimates of spectral norm settle, then stop every call from moving them."""
-    with torch.no_grad():
-        for _ in range(20):
-            net_d(torch.rand(1, 3, 16, 16))
-    net_d.eval()
 
 
 def student_gradient(model, loss_of):
@@ -186,7 +178,7 @@ def test_the_discriminator_is_saved_and_loaded(world):
 
 
 def test_testing_builds_no_discriminator(world):
-    opt = options(world, 'IBMDModel', **GAN) | {'is_train': False, 'dist': False, 'rank': 0, 'world_size': 1}
+    opt = parsed(options(world, 'IBMDModel', **GAN), is_train=False)
     opt['network_d']['type'] = 'NoSuchNetwork'
     model = build_model(opt)
     assert not hasattr(model, 'net_d')
@@ -219,7 +211,7 @@ def test_clean_images_are_needed(world, block):
 
 def problems(world, **changes):
     opt = options(world, 'IBMDModel', **{'datasets__train__return_gt': True} | changes)
-    return find_problems(opt | {'is_train': True, 'dist': False})
+    return find_problems(parsed(opt))
 
 
 def test_good_options_pass(world):
@@ -254,5 +246,5 @@ def test_refuses_in_one_line(world, changes, message):
 
 
 def test_other_models_have_no_discriminator(world):
-    opt = options(world, 'BridgeModel', **GAN) | {'is_train': True, 'dist': False}
+    opt = parsed(options(world, 'BridgeModel', **GAN))
     assert [line for line in find_problems(opt) if "unknown key 'network_d'" in line]

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from test_updates import batch, build, same, weights
+from helpers import batch, build, same, weights
 from tiny import GAN
 from torch.utils._python_dispatch import TorchDispatchMode
 

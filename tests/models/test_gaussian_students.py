@@ -9,7 +9,7 @@ import functools
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
-from tiny import options
+from tiny import options, parsed
 from torch import nn
 
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
@@ -97,7 +97,7 @@ def distil(tmp_path, name, steps, scheme, updates, tell_bridge=False, real_pairs
                   train__scheduler={'type': 'MultiStepLR', 'milestones': [2 * updates], 'gamma': 0.3},
                   train__student={'steps': steps, 'scheme': scheme, 'tell_bridge': tell_bridge}, train__real_pairs=real_pairs)
     opt['network_bridge'] = {'type': 'PixelPerceptron', 'noise_channels': int(tell_bridge)}
-    model = build_model(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1})
+    model = build_model(parsed(opt))
     model.bridge = bridge
     denoise = model._denoise
 

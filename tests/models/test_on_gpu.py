@@ -3,17 +3,14 @@ import subprocess
 import sys
 
 import pytest
-import test_switches
 import torch
-from test_switches import FLAT, MODELS, deviation, flat_model, iterate, vectors
-from test_updates import batch
+from helpers import FLAT, MODELS, batch, deviation, flat_model, iterate, vectors
 from tiny import REPOSITORY, environment, make_photos, make_teacher, options, write
 
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.models import build_restorer
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
-flat = test_switches.flat
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 
 

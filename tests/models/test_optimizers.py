@@ -1,7 +1,7 @@
 """Optimisers are fused where torch can, unless the options say otherwise; the numbers stay those of torch's plain loop."""
 import pytest
 import torch
-from tiny import options
+from tiny import options, parsed
 
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
 
@@ -13,8 +13,7 @@ fused_on_cpus = pytest.mark.skipif(torch.__version__ < '2.4', reason='torch fuse
 
 def build(root, **optim_g):
     torch.manual_seed(0)
-    opt = options(root, train__optim_g={'type': 'AdamW', 'lr': 1e-3, **optim_g})
-    opt |= {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1}
+    opt = parsed(options(root, train__optim_g={'type': 'AdamW', 'lr': 1e-3, **optim_g}))
     opt['path'] |= {'models': str(root), 'training_states': str(root)}
     return build_model(opt)
 

@@ -1,7 +1,7 @@
 """Clean images in the distillation: the targets' fixed point, the parts of the loss, what is refused."""
 import pytest
 import torch
-from tiny import make_photos, make_teacher, options
+from tiny import make_photos, make_teacher, options, parsed
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
@@ -36,7 +36,7 @@ def model_with(tmp_path, pairs):
     make_teacher(tmp_path)
     loss = {'type': 'BridgeMatchingLoss', 'time_weight': 'uniform'}
     opt = options(tmp_path, 'IBMDModel', train__real_pairs=pairs, train__bridge_opt=loss)
-    return build_model(opt | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1})
+    return build_model(parsed(opt))
 
 
 def feed(model, gt=True):
@@ -62,5 +62,5 @@ def test_clean_images_are_needed(tmp_path):
     model = model_with(tmp_path, {'alpha': 0.9})
     with pytest.raises(OptionError, match='real_pairs: the training set hands out no clean images'):
         model._bridge_loss(feed(model, gt=False), 1)
-    opt = options(tmp_path, 'IBMDModel', train__real_pairs={'alpha': 0.9}) | {'is_train': True, 'dist': False}
+    opt = parsed(options(tmp_path, 'IBMDModel', train__real_pairs={'alpha': 0.9}))
     assert [line for line in find_problems(opt) if line.startswith('train.real_pairs: needs clean images')]

@@ -1,44 +1,10 @@
 """Unbroken, broken and shared runs give the same numbers, through BasicSR's own pipeline and our command line."""
 import pytest
-import torch
+from helpers import MODELS, assert_equal, contents, train
 from tiny import GAN, forked_command, options, write
 
-from ibmd_basicsr.checkpoints.state_dict import load_file
-
-MODELS = ('BridgeModel', 'IBMDModel')
 WITH_GAN = [*((model, {}) for model in MODELS), pytest.param('IBMDModel', GAN, id='IBMDModel-GAN')]
 SHARED = pytest.param('IBMDModel', {'train__share_generator_pass': True, 'train__micro_batch': 1}, id='IBMDModel-shared')
-
-
-def train(root, name, *arguments, model, cwd=None, processes=1, **changes):
-    """Train in ``root`` and fail with the log if the command does."""
-    file = write(root, options(root, model, name=name, **changes))
-    result = forked_command('-opt', file, *arguments, cwd=cwd, processes=processes)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return root / 'experiments' / name
-
-
-def contents(experiment, iteration):
-    """Everything that a run leaves: networks with EMA, optimisers, schedulers."""
-    files = {path.stem: load_file(path) for path in (experiment / 'models').glob(f'*_{iteration}.pth')}
-    return files | {'state': load_file(experiment / 'training_states' / f'{iteration}.state')}
-
-
-def assert_equal(a, b, tolerance=0.0, path=''):
-    """Compare nested contents; tensors bit for bit, or to an absolute tolerance."""
-    assert type(a) is type(b), path
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_equal(a[key], b[key], tolerance, f'{path}/{key}')
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, tolerance, f'{path}/{i}')
-    elif isinstance(a, torch.Tensor):
-        torch.testing.assert_close(a, b, rtol=0, atol=tolerance, msg=lambda text: f'{path}: {text}')
-    elif path.rsplit('/', 1)[-1] != 'version':
-        assert a == b, path
 
 
 @pytest.mark.parametrize(('model', 'changes'), WITH_GAN)

@@ -2,8 +2,8 @@
 import pytest
 import torch
 import yaml
-from test_resume import assert_equal, contents, train
-from tiny import GAN, REPOSITORY, options
+from helpers import assert_equal, contents, train
+from tiny import GAN, REPOSITORY, options, parsed
 
 from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.option_rules import check_options
@@ -78,7 +78,7 @@ def test_dry_run_counts_one_share(tmp_path):
 
 
 def test_value_is_checked(world):
-    opt = options(world, train__shard_optimizer='zero') | {'is_train': True, 'dist': False, 'auto_resume': False}
+    opt = parsed(options(world, train__shard_optimizer='zero'))
     for phase, block in opt['datasets'].items():
         block |= {'phase': phase, 'scale': 4}
     with pytest.raises(OptionError, match="train.shard_optimizer: must be true or false, got 'zero'"):

@@ -1,9 +1,8 @@
 """``train.share_generator_pass``: one pass of the student for the last bridge update of a cycle and the student's own."""
 import pytest
 import torch
-from test_extras import hold_still
-from test_updates import batch, build, same, weights
-from tiny import DISCRIMINATOR, GAN, options
+from helpers import batch, build, hold_still, same, weights
+from tiny import DISCRIMINATOR, GAN, options, parsed
 
 from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.option_rules import find_problems
@@ -174,12 +173,12 @@ def test_memory(world, monkeypatch):
 
 @pytest.mark.parametrize('value', ['yes', 1, None])
 def test_refuses_what_is_not_a_choice(world, value):
-    opt = options(world, 'IBMDModel', train__share_generator_pass=value) | {'is_train': True, 'dist': False}
+    opt = parsed(options(world, 'IBMDModel', train__share_generator_pass=value))
     assert find_problems(opt) == [f'train.share_generator_pass: must be true or false, got {value!r}.']
 
 
 def test_is_known_to_the_distillation_alone(world):
-    opt = options(world, 'IBMDModel', train__share_generator_pass=True, network_d=DISCRIMINATOR) | {'is_train': True, 'dist': False}
+    opt = parsed(options(world, 'IBMDModel', train__share_generator_pass=True, network_d=DISCRIMINATOR))
     assert not [line for line in find_problems(opt) if 'share' in line]
-    opt = options(world, 'BridgeModel', train__share_generator_pass=True) | {'is_train': True, 'dist': False}
+    opt = parsed(options(world, 'BridgeModel', train__share_generator_pass=True))
     assert [line for line in find_problems(opt) if "unknown key 'share_generator_pass'" in line]

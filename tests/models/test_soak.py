@@ -1,21 +1,16 @@
 """scripts/soak_test.py: a short run of a tiny network whose memory may not grow, and one that does grow and is found out."""
-import importlib.util
 import subprocess
 import sys
 
 import pytest
-from tiny import REPOSITORY, environment, make_photos, options, write
+from tiny import REPOSITORY, environment, load_script, make_photos, options, write
 
 SCRIPT = REPOSITORY / 'scripts/soak_test.py'
 
 
 @pytest.fixture(scope='module')
 def soak():
-    spec = importlib.util.spec_from_file_location('soak_test', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules['soak_test'] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script('soak_test')
 
 
 def periods(soak, memory, files):

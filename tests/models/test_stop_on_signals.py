@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch.distributed as dist
-from test_resume import assert_equal, contents, train
+from helpers import assert_equal, build, contents, train
 from tiny import forked_command, options, write
 
 from ibmd_basicsr.compat.interruption import REPEATED, STOP, StopRequest
@@ -168,7 +168,6 @@ def test_what_is_handed_to_spawned_workers(monkeypatch):
 
 def test_nothing_is_deferred_at_the_end(world):
     """After the last save there is nothing to be saved: signals are Python's own again."""
-    from test_updates import build
     model = build(world, 'BridgeModel')
     with STOP.armed():
         model.finish_iteration(1)

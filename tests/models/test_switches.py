@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import torch
-from test_updates import batch, build, same, weights
-from tiny import NETWORK, forked_command, make_photos, make_teacher, options, write
+from helpers import FLAT, ITERATIONS, MODELS, deviation, flat_model, iterate, same, vectors, weights
+from tiny import NETWORK, forked_command, options, parsed, write
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -16,10 +16,6 @@ from ibmd_basicsr.models import switches
 from ibmd_basicsr.models.option_rules import find_problems
 from ibmd_basicsr.models.switches import Switches, compile_problems
 
-MODELS = ('BridgeModel', 'IBMDModel')
-FLAT = NETWORK | {'channel_mult': [1], 'attention_resolutions': []}
-"""One level (and the attention in the middle), so that torch.compile is done in seconds."""
-ITERATIONS = 6
 CHANGES = {
     'checkpointed': {'checkpoint_levels': [1]},
     'accumulated': {'micro_batch': 1},
@@ -34,44 +30,6 @@ ROUNDS_OTHERWISE = ('accumulated', 'channels_last', 'bf16', 'inductor')
 
 
 @pytest.fixture(scope='module')
-def flat(tmp_path_factory):
-    """A world of networks of one level."""
-    folder = tmp_path_factory.mktemp('flat')
-    make_photos(folder / 'photos')
-    make_teacher(folder, **FLAT)
-    return folder
-
-
-def flat_model(root, model, checkpoint_levels=(), num_gpu=0, **train):
-    """Build a model of one level for training. Plain gradient descent: Adam would divide rounding errors by themselves."""
-    network = FLAT | {'checkpoint_levels': list(checkpoint_levels)}
-    changes = {'num_gpu': num_gpu, 'train__optim_g': {'type': 'SGD', 'lr': 0.5 if model == 'BridgeModel' else 20}, 'network_g': network}
-    if model == 'IBMDModel':
-        changes |= {'train__optim_bridge': {'type': 'SGD', 'lr': 0.5}, 'network_g': network | {'noise_channels': 3},
-                    'teacher': {'network': network, 'weights': str(root / 'teacher.pth'), 'param_key': 'params_ema'}}
-    torch.manual_seed(1)
-    built = build(root, model, **changes | {f'train__{key}': value for key, value in train.items()})
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # a student has a gradient only where the bridge network differs from the teacher
-        for p in (built.net_g if model == 'BridgeModel' else built.net_bridge).parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=generator).to(p.device))  # not randn_like, which follows the memory format
-    return built
-
-
-def iterate(model, iterations=ITERATIONS, first=1):
-    for iteration in range(first, first + iterations):
-        model.feed_data(batch(count=2, gt=type(model).__name__ == 'BridgeModel', seed=iteration))
-        model.optimize_parameters(iteration)
-    return model
-
-
-def vectors(model):
-    """Return all that was learnt, one vector for each network."""
-    nets = {name: getattr(model, name) for name in ('net_g', 'net_bridge', 'net_g_ema') if hasattr(model, name)}
-    return {name: torch.cat([value.detach().flatten() for value in net.parameters()]) for name, net in nets.items()}
-
-
-@pytest.fixture(scope='module')
 def plain(flat):
     """Start and end of the plain run of either model."""
     runs = {}
@@ -80,14 +38,6 @@ def plain(flat):
         start = vectors(built)
         runs[model] = start, vectors(iterate(built)), built.get_current_log()
     return runs
-
-
-def deviation(plain_run, model) -> float:
-    """Return how far a run ended from the plain one, in units of how far that has moved; of the worst network."""
-    start, end, _ = plain_run
-    moved = {name: (end[name] - start[name]).norm() for name in end}
-    assert min(moved.values()) > 1e-3  # far above what float32 resolves
-    return max(((value - end[name]).norm() / moved[name]).item() for name, value in vectors(model).items())
 
 
 @pytest.mark.parametrize(('switch', 'model', 'tolerance'), [
@@ -231,7 +181,7 @@ def test_autocast_leaves_times_norms_and_losses_in_float32(flat, monkeypatch, mo
      'network_g.checkpoint_levels: must be a list, got True.'),
 ])
 def test_wrong_switches_are_one_line(tmp_path, changes, line):
-    opt = options(tmp_path, **changes) | {'dist': False, 'rank': 0, 'world_size': 1, 'auto_resume': False, 'is_train': True}
+    opt = parsed(options(tmp_path, **changes))
     problems = find_problems(opt)
     assert len(problems) == 1 and problems[0].startswith(line)
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_resume import assert_equal, contents
-from tiny import NETWORK, command, forked_command, make_teacher, options, write
+from helpers import assert_equal, contents
+from tiny import NETWORK, command, forked_command, make_teacher, options, parsed, write
 
 import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
@@ -151,8 +151,7 @@ def test_known_pixels_are_saved_as_they_were(pipeline, tmp_path, bridge, sampler
 # ---------------------------------------------------------------- students of several steps
 @pytest.mark.parametrize('bridge, scheme', [('noise', 'posterior'), ('vp', 'bridge')])
 def test_student_of_four_steps_validates_with_one_to_four(tmp_path, bridge, scheme):
-    opt = distillation(tmp_path, BRIDGES[bridge], {'steps': 4, 'scheme': scheme})
-    opt |= {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1, 'val': {}}
+    opt = parsed(distillation(tmp_path, BRIDGES[bridge], {'steps': 4, 'scheme': scheme})) | {'val': {}}
     opt['network_bridge'] = copy.deepcopy(opt['teacher']['network'])
     opt['path'] |= {'models': str(tmp_path), 'training_states': str(tmp_path)}
     model = build_model(opt)

@@ -1,40 +1,12 @@
 """Who moves in which update, what the updates compute, what is saved, what a bad value says."""
-import copy
-
 import pytest
 import torch
-from tiny import options
+from helpers import batch, build, same, weights
 
-import ibmd_basicsr.losses  # noqa: F401
-import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
-
-from basicsr.models import build_model  # isort: skip
 from ibmd_basicsr.bridges import interpolate, uniform_steps
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.utils.errors import NonFiniteError
 from ibmd_basicsr.utils.seeding import PerImageNoise
-
-
-def build(root, model, **changes):
-    """Build a model as BasicSR's pipeline does, without its folders."""
-    opt = options(root, model, **changes) | {'is_train': True, 'dist': False, 'rank': 0, 'world_size': 1}
-    opt.setdefault('network_bridge', copy.deepcopy(opt.get('teacher', {}).get('network')))
-    opt['path'] |= {'models': str(root), 'training_states': str(root)}
-    return build_model(opt)
-
-
-def batch(count=2, size=8, gt=True, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    data = {'lq': torch.rand(count, 3, size // 2, size // 2, generator=g), 'lq_path': [f'{i}.png' for i in range(count)]}
-    return data | ({'gt': torch.rand(count, 3, 2 * size, 2 * size, generator=g)} if gt else {})
-
-
-def weights(net):
-    return {name: value.clone() for name, value in net.state_dict().items()}
-
-
-def same(a, b):
-    return all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_each_update_moves_one_network_and_never_the_teacher(world):

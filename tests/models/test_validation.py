@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tiny import FORKS, forked_command, make_photos, make_teacher, options, write
+from tiny import FORKS, forked_command, make_photos, make_teacher, options, parsed, write
 
 import ibmd_basicsr.data
 import ibmd_basicsr.losses
@@ -50,8 +50,8 @@ def metrics_of_all_kinds(root: Path) -> dict:
 
 def build(root: Path, metrics: dict, rank: int = 0, ranks: int = 1, model: str = 'BridgeModel', **changes):
     """Build model and loader as the pipelines do."""
-    opt = options(root, model, val__metrics=metrics, **changes)
-    opt |= {'is_train': False, 'dist': ranks > 1, 'rank': rank, 'world_size': ranks}
+    opt = parsed(options(root, model, val__metrics=metrics, **changes), is_train=False)
+    opt |= {'dist': ranks > 1, 'rank': rank, 'world_size': ranks}
     opt['path'] |= {'visualization': str(root / f'images_{rank}_of_{ranks}'), 'pretrain_network_g': str(root / 'teacher.pth'),
                     'param_key_g': 'params_ema'}
     data = opt['datasets']['val'] | {'phase': 'val', 'scale': 4}
