@@ -1,9 +1,10 @@
 """Parts i and j: operations a second of the training iterations beside those of a bare matrix product, and what their time goes into."""
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ PRODUCT = {'cpu': (2048, 2), 'cuda': (8192, 20)}
 """Side of the square matrices whose product is timed, and products of a repeat: large enough that nothing but arithmetic counts."""
 TARGET = 0.4
 """Share of the ceiling that a training on a GPU should reach."""
+TRITON = 'triton_'
+"""What the names of the kernels that torch.compile writes for GPUs begin with."""
 CATEGORIES = {
+    'compiled kernels': (TRITON,),
     'random numbers': ('normal_', 'randn', 'random_', 'uniform_'),
     'optimiser, EMA, clipping': ('_fused_', '_foreach_', 'lerp', 'vector_norm'),
     'convolutions': ('conv',),
@@ -36,16 +40,33 @@ OTHER, NOTHING = 'other operations', 'no operation of torch (Python, waiting)'
 
 
 def matrix_product(side: int, count: int, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
-    """Return a function that multiplies two random matrices of ``side`` x ``side`` numbers ``count`` times."""
+    """Return a function that multiplies two random matrices of ``side`` x ``side`` numbers ``count`` times.
+
+    In float32 a GPU rounds their numbers if it does those of convolutions (TF32): the ceiling is that of the network's arithmetic.
+    """
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(side, side, generator=generator).to(device, dtype) for _ in range(2))
     out = torch.empty_like(a)
 
     def run() -> None:
-        for _ in range(count):
-            torch.mm(a, b, out=out)
+        with _rounding_as_convolutions(device):
+            for _ in range(count):
+                torch.mm(a, b, out=out)
 
     return run
+
+
+@contextlib.contextmanager
+def _rounding_as_convolutions(device: torch.device) -> Iterator[None]:
+    if device.type != 'cuda':
+        yield
+        return
+    matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
+    matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def flops_of_iteration(opt: dict[str, Any]) -> float:
@@ -106,11 +127,18 @@ def _profile(size: Size, kind: str, folder: Path, device: torch.device, repeats:
     shares = dict.fromkeys([*CATEGORIES, OTHER], 0.0)
     for event in profiler.key_averages():
         # the kernels of a GPU are listed once more by themselves; their times are those of the operations that started them
-        if event.device_type == DeviceType.CPU and event.key.startswith('aten::'):
-            spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if event.device_type == DeviceType.CPU and event.key.startswith(('aten::', TRITON)):
+            spent = device_time(event) if on_gpu else event.self_cpu_time_total
             shares[category(event.key)] += spent / 1e6 / (seconds if on_gpu else profiled)
+    if not any(shares.values()):
+        raise RuntimeError("torch's profiler saw no kernels: this system does not let it (CUPTI).")
     shares[NOTHING] = max(0.0, 1 - sum(shares.values()))
     return [Row(f'{NAMES[kind]}: {name}', 'share of an iteration', [share]) for name, share in shares.items()]
+
+
+def device_time(event) -> float:
+    """Return the microseconds of a profiled operation's own kernels; torch 2.3 has another name for them."""
+    return event.self_device_time_total if hasattr(event, 'self_device_time_total') else event.self_cuda_time_total
 
 
 def category(operation: str) -> str:

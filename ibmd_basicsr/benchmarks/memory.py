@@ -1,7 +1,8 @@
 """Part g, and what part h uses of it: peak memory, each row in a process of its own.
 
-On a GPU it is what torch has allocated at most. On a CPU nobody counts allocations, so it is the largest resident set of the process, less
-what it was before networks were built: weights, optimiser, activations, workspaces, and what the allocator has not given back.
+On a GPU it is what torch has allocated at most, in a second run: in the first, cuDNN tries algorithms and their workspaces. On a CPU
+nobody counts allocations, so it is the largest resident set of the process, less what it was before networks were built: weights,
+optimiser, activations, workspaces, and what the allocator has not given back.
 """
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def in_a_process(build: Callable[..., Callable[[], object]], *arguments: Any, de
         device: where to run.
 
     Returns:
-        Peak memory of building and running, and what was resident before, in bytes; seconds of running.
+        Peak memory of building and running (on a GPU: of a second run), and what was resident before, in bytes; seconds of that run.
 
     Raises:
         RuntimeError: the process ended without an answer; its own traceback is on the standard error stream.
@@ -85,6 +86,10 @@ def _measure(sender, threads: int, build: Callable, arguments: tuple, device_nam
         gc.collect()
         before = 0 if device.type == 'cuda' else reset_peak()
         run = build(*arguments, device, Path(folder))
+        if device.type == 'cuda':  # kernels are loaded and chosen
+            run()
+            synchronise(device)
+            torch.cuda.reset_peak_memory_stats(device)
         start = time.perf_counter()
         run()
         synchronise(device)

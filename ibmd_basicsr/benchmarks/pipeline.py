@@ -102,7 +102,7 @@ def throughput(size: Size, sources: dict[str, Path], workers: int, folder: Path,
 def waiting(size: Size, source: Path, cache: bool, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
             how: Mapping[str, Any]) -> Row:
     """Measure which share of an IBMD iteration is spent waiting for the next batch."""
-    changes = {'data': source, 'data_changes': {'cache': cache}}
+    changes = {'data': source, 'data_changes': {'cache': cache, 'pin_memory': device.type == 'cuda'}}
     model = make_model(size, IBMD, folder, device, **how, **changes)
     stream = Stream(make_loader(training_options(size, IBMD, folder, gpu=False, **changes), WORKERS))
     row = Row(f'waiting for data, folder, {WORKERS} workers{", images kept in memory" if cache else ""}', 'share of an iteration', [],

@@ -154,14 +154,16 @@ def make_model(size: Size, model: str, folder: Path, device: torch.device, **opt
     """Build a model for training as BasicSR's pipeline does; its teacher and start are :func:`random_network`.
 
     Args:
-        size, model, folder, options: as for :func:`training_options`.
+        size, model, options: as for :func:`training_options`.
+        folder: likewise; it is of one size alone, and its teacher is written once.
         device: CPU or a GPU, which becomes the current one.
     """
     if device.type == 'cuda':
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # as the host does
-    net = random_network(size.network)
-    torch.save({'params_ema': net.state_dict()}, folder / 'teacher.pth')
+    if not (folder / 'teacher.pth').is_file():  # large networks take long to draw and to write
+        torch.save({'params_ema': random_network(size.network).state_dict()}, folder / 'teacher.pth')
     opt = training_options(size, model, folder, gpu=device.type == 'cuda', **options)
     if model == TEACHER:
         opt['path'] |= {'pretrain_network_g': str(folder / 'teacher.pth'), 'strict_load_g': True, 'param_key_g': 'params_ema'}
@@ -186,13 +188,15 @@ class Iterations:
 
     Args:
         model: BridgeModel, IBMDModel or what has the same methods.
-        batch: the same for every iteration.
+        batch: the same for every iteration; for a GPU it is laid into page-locked memory, as loaders do.
         cycle: iterations of a call.
     """
 
     def __init__(self, model, batch: dict[str, Any], cycle: int):
         self.model = model
         self.batch = batch
+        if torch.cuda.is_available() and model.device.type == 'cuda':
+            self.batch = {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in batch.items()}
         self.cycle = cycle
         self.iteration = 0
 

@@ -45,8 +45,9 @@ def tile_rows(size_name: str, device: torch.device, data: Path | None, folder: P
         tick: called with the name of each measurement that is done.
 
     Returns:
-        For each of :data:`SCALES` the seconds (first call, no repeat) and the peak memory of the large image, each in a process of its
-        own; then the PSNR of tiles against the whole image, a value for each photograph: all pixels, those near a seam, the others.
+        For each of :data:`SCALES` the seconds (one call; on a GPU after one to warm up) and the peak memory of the large image, each in a
+        process of its own; then the PSNR of tiles against the whole image, a value for each photograph: all pixels, those near a seam,
+        the others.
     """
     size = SIZES[size_name]
     height, width = size.large

@@ -266,7 +266,7 @@ class BridgeModel(SafeSaving, ShardedValidation, SRModel):
         """
         optimizer.zero_grad(set_to_none=True)
         loss = self._accumulate(net, noise, *losses)
-        return loss, self._apply(net, optimizer, label, current_iter, loss)
+        return loss, self._apply(optimizer, label, current_iter, loss)
 
     def _accumulate(self, net: nn.Module, noise: PerImageNoise, *losses: Callable[[PerImageNoise], Tensor]) -> Tensor:
         """Add the gradient of the sum of ``losses`` to that of ``net``, micro-batch by micro-batch; return the value of the sum.
@@ -285,9 +285,10 @@ class BridgeModel(SafeSaving, ShardedValidation, SRModel):
                 loss = loss + part.detach()
         return loss
 
-    def _apply(self, net: nn.Module, optimizer: torch.optim.Optimizer, label: str, current_iter: int, loss: Tensor) -> Tensor:
+    def _apply(self, optimizer: torch.optim.Optimizer, label: str, current_iter: int, loss: Tensor) -> Tensor:
         """Clip, check, step; return the gradient norm before clipping. Arguments and errors as for :meth:`_step`."""
-        grad_norm = clip_gradient(list(net.parameters()), self.grad_clip)
+        # the optimiser's list of them: to walk through a network's modules takes 0.3 ms at nano size
+        grad_norm = clip_gradient([parameter for group in optimizer.param_groups for parameter in group['params']], self.grad_clip)
         # after the all-reduce every rank sees the same norm, so all ranks stop together
         self.guard.step(optimizer, label, current_iter, loss, grad_norm)
         return grad_norm

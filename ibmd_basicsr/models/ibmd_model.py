@@ -204,7 +204,7 @@ class IBMDModel(BridgeModel):
         self.optimizer_g.zero_grad(set_to_none=True)
         loss = self._accumulate(self.net_g, noise, lambda noise: self._student_loss_on(next(parts), noise))
         drawn.x_0.backward(made.x_0.grad)
-        self._log_step('g', loss, self._apply(self.net_g, self.optimizer_g, 'l_g', current_iter, loss))
+        self._log_step('g', loss, self._apply(self.optimizer_g, 'l_g', current_iter, loss))
 
     def _let_learn(self, learner: torch.nn.Module) -> None:
         """Say who learns now: the only place that touches ``requires_grad``."""

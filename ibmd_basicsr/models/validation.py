@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -135,6 +136,16 @@ class Judges:
             yield tensor2img(sample['gt'])
 
 
+@contextmanager
+def _any_convolution() -> Iterator[None]:
+    """Within this block cuDNN tries no algorithms: training has one size of image, validation many, and each would be tried anew."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 @cache
 def _extractor(features: str, weights: str | None, device: str | None, patch: int | None) -> FeatureExtractor:
     """Build each extractor once per process, whatever number of metrics and data sets use it."""
@@ -215,7 +226,8 @@ class ShardedValidation:
         own = range(rank, len(dataset), self.opt['world_size'])
         loader = DataLoader(Subset(dataset, own), collate_fn=dataloader.collate_fn, pin_memory=dataloader.pin_memory)
         records = {}
-        with tqdm(total=len(own), unit='image', disable=rank > 0 or not self.opt['val'].get('pbar', False)) as progress:
+        bar = tqdm(total=len(own), unit='image', disable=rank > 0 or not self.opt['val'].get('pbar', False))
+        with _any_convolution(), bar as progress:
             for index, data in zip(own, loader):
                 name = osp.splitext(osp.basename(data['lq_path'][0]))[0]
                 images, truth = self._restore(data, judges.draws if judges else 1)
