@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ibmd_basicsr.utils.errors import OptionError, printable
+from ibmd_basicsr.utils.errors import OptionError, printable, value_or_type
 from ibmd_basicsr.utils.files import TEMPORARY, file_digest
 from ibmd_basicsr.utils.torch_files import UnreadableFile, read_torch_file
 
@@ -96,7 +96,7 @@ def _read(opt: dict[str, Any], path: Path, check: bool = True) -> dict[str, Any]
         raise _Damaged(f'{path}: is no training state, it lacks {", ".join(missing)}.')
     for key in ('epoch', 'iter'):
         if not isinstance(state[key], int) or state[key] < 0:
-            raise _Damaged(f'{path}: is no training state, its {key} is {printable(repr(state[key]))}, not a number from 0.')
+            raise _Damaged(f'{path}: is no training state, its {key} is {value_or_type(state[key])}, not a number from 0.')
     if not isinstance(state.get('sha256', {}), dict):
         raise _Damaged(f'{path}: is no training state, its sha256 is a {type(state["sha256"]).__name__}, not a dictionary.')
     ignored = opt['path'].get('ignore_resume_networks') or ()

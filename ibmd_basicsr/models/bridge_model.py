@@ -159,7 +159,12 @@ class BridgeModel(SafeSaving, ShardedValidation, SRModel):
             self.opt['train']['scheduler'] = shared
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """Step the schedulers (host hook, before the optimiser's step)."""
+        """Step the schedulers (host hook, before the optimiser's step).
+
+        The host's warm-up overwrites the learning rate from which ``MultiStepLR`` and ``StepLR`` go on; they get their own back first.
+        """
+        if 1 < current_iter <= warmup_iter:
+            self._set_lr([scheduler.get_last_lr() for scheduler in self.schedulers])
         with warnings.catch_warnings():
             # an optimiser whose turn has not come yet is no mistake here
             warnings.filterwarnings('ignore', message='Detected call of `lr_scheduler.step')

@@ -35,7 +35,8 @@ from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.models.switches import SWITCHES, compile_problems
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.option_problems import Problems
+from ibmd_basicsr.utils.files import is_folder_name
+from ibmd_basicsr.utils.option_problems import Problems, shown
 
 
 def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = True) -> None:
@@ -124,7 +125,24 @@ def _rule_problems(opt: dict[str, Any], this_machine: bool) -> list[str]:
         found.extend(f'{block}: a name without dots is needed, got {name!r}.' for name in found.get(block) or () if '.' in str(name))
     for phase in opt['datasets']:
         _check_dataset(opt, phase, this_machine, found)
+    _check_names(opt, found)
     return found
+
+
+def _check_names(opt: dict[str, Any], found: Problems) -> None:
+    """Names of test sets and the suffix of images become parts of paths; metrics and their best values are kept by the sets' names."""
+    suffix = found.get('val.suffix')
+    if suffix is not None and not is_folder_name(f'image_{suffix}'):
+        found.append(f'val.suffix: becomes part of file names, without slashes, got {shown(suffix)}.')
+    first: dict[str, str] = {}
+    for phase, block in opt['datasets'].items():
+        name = block.get('name') if isinstance(block, dict) and not phase.startswith('train') else None
+        if name is None:
+            continue
+        if not is_folder_name(name):
+            found.append(f'datasets.{phase}.name: names a folder of images, got {shown(name)}.')
+        elif first.setdefault(name, phase) != phase:
+            found.append(f'datasets.{phase}.name: {shown(name)} is the name of datasets.{first[name]}, too: give each test set its own.')
 
 
 def _check_gpus(opt: dict[str, Any], this_machine: bool, found: Problems) -> None:

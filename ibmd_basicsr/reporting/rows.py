@@ -16,6 +16,7 @@ from ibmd_basicsr.reporting.html_report import ReportOptions
 from ibmd_basicsr.reporting.ncnn_peer import CHANNELS
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.files import is_folder_name
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys
 from ibmd_basicsr.utils.option_problems import shown
 from ibmd_basicsr.utils.precision import check_precision
@@ -148,11 +149,6 @@ def _read_row(block: Any, path: str, opt: dict[str, Any]) -> list[Row]:
         return [Row(name, kind, {})]
     tile, tile_pad = _read_tile(block, path, opt)
     return [Row(row, kind, options, _read_weights(block, path), tile, tile_pad) for row, options in options_by_name.items()]
-
-
-def is_folder_name(name: Any) -> bool:
-    """Tell whether a name can be that of a folder of results."""
-    return isinstance(name, str) and bool(name) and name == Path(name).name and not name.startswith('.') and name.isprintable()
 
 
 def _read_tile(block: dict[str, Any], path: str, opt: dict[str, Any]) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ibmd_basicsr.utils.errors import SaveError
 
@@ -89,19 +89,30 @@ def _sync_folder(folder: Path) -> None:
 def find_files(folder: str | os.PathLike, endings: tuple[str, ...]) -> list[str]:
     """Return the files of a folder and its subfolders that end so, in any case of letters: sorted paths relative to it.
 
-    Hidden files and folders, which operating systems leave among photographs, are left out.
+    Hidden files and folders, which operating systems leave among photographs, are left out. Links to folders are followed, once to each:
+    they may lead in circles.
 
     Raises:
         OSError: a folder that cannot be read.
     """
     def refuse(error: OSError) -> None:
         raise error
-    found = []
+    found, seen = [], set()
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith('.')]
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
         found += [os.path.relpath(os.path.join(place, name), folder) for name in files
                   if name.lower().endswith(endings) and not name.startswith('.')]
     return sorted(found)
+
+
+def is_folder_name(name: Any) -> bool:
+    """Tell whether a name can be that of a folder or file of results, in the folder that it is meant for."""
+    return isinstance(name, str) and bool(name) and name == Path(name).name and not name.startswith('.') and name.isprintable()
 
 
 def file_digest(path: Path | str) -> str:

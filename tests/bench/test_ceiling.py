@@ -62,7 +62,7 @@ def test_a_profile_is_whole_and_mostly_of_known_kind(tmp_path):
     ('aten::linalg_vector_norm', 'optimiser, EMA, clipping'),
     ('aten::copy_', 'copies, casts, filling'), ('aten::normal_', 'random numbers'), ('aten::silu_backward', 'pointwise operations'),
     ('aten::upsample_nearest2d', 'pooling, resampling'),
-    ('aten::as_strided', ceiling.OTHER)])
+    ('triton_poi_fused_convolution_silu_3', 'compiled kernels'), ('aten::as_strided', ceiling.OTHER)])
 def test_kinds_of_operations(operation, heading):
     assert ceiling.category(operation) == heading
 

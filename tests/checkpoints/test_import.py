@@ -2,6 +2,7 @@
 import argparse
 import os
 import pickle
+import time
 import zipfile
 from pathlib import PosixPath
 
@@ -304,6 +305,16 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
+class PathOf:
+    """Is pickled as a path with something else than strings for parts."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return PosixPath, self.parts
+
+
 def test_hostile_settings_are_not_run(tmp_path, capsys):
     net = source_network()
     path = saved(i2sb_content(net, net), tmp_path / 'latest.pt')
@@ -318,6 +329,21 @@ def test_hostile_settings_are_not_run(tmp_path, capsys):
         assert not ran.exists() and not hasattr(argparse.Namespace, 'a')
     (tmp_path / 'options.pkl').write_bytes(contents[2])
     assert 'needs code to be run to be read (global posix.mkdir), refused' in refused(capsys, path, *HEADS)
+
+
+@pytest.mark.parametrize('hide', [lambda bomb: argparse.Namespace(corrupt=bomb), lambda bomb: argparse.Namespace(root=PathOf(bomb)),
+                                  lambda bomb: argparse.Namespace(T=10**5000)], ids=['value', 'path', 'number'])
+def test_settings_that_would_never_be_printed(tmp_path, capsys, hide):
+    """Tuples that hold one another twice, sixty deep: three hundred bytes, and 2^60 letters to print."""
+    bomb = ()
+    for _ in range(60):
+        bomb = (bomb, bomb)
+    net = source_network()
+    path = saved(i2sb_content(net, net), tmp_path / 'latest.pt')
+    (tmp_path / 'options.pkl').write_bytes(pickle.dumps(hide(bomb)))
+    started = time.monotonic()
+    assert 'options.pkl' in refused(capsys, path, *HEADS)
+    assert time.monotonic() - started < 10
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------------
