@@ -65,3 +65,8 @@ def test_bridges_need_torch_alone(path):
                          ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_basicsr_below_the_models(path):
     assert not [name for name in imports(path) if name.split('.')[0] == 'basicsr']
+
+
+def test_distances_need_numpy_alone():
+    outside = {name.split('.')[0] for name in imports(PACKAGE / 'metrics' / 'distances.py')} - set(sys.stdlib_module_names)
+    assert outside == {'numpy'}

@@ -14,7 +14,8 @@ from ibmd_basicsr.metrics import better_of
 from ibmd_basicsr.metrics.classifier_metric import find_classifier
 from ibmd_basicsr.metrics.dists_metric import find_weights
 from ibmd_basicsr.metrics.diversity import Diversity
-from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, KernelDistance, find_features
+from ibmd_basicsr.metrics.features import find_features
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, KernelDistance
 from ibmd_basicsr.utils.errors import OptionError, one_line
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.cli.compare import main
-from ibmd_basicsr.metrics import set_metrics
+from ibmd_basicsr.metrics import features, set_metrics
 from ibmd_basicsr.metrics.set_metrics import FrechetDistance
 from ibmd_basicsr.models.cost import measure_network
 from ibmd_basicsr.reporting import peers, quality
@@ -471,8 +471,8 @@ def test_distances_of_the_same_features_share_their_passes(tmp_path, monkeypatch
     files = [tmp_path / f'{number}.png' for number in range(3)]
     for file, image in zip(files, restored):
         cv2.imwrite(str(file), image)
-    passes, forward = [], set_metrics.PooledFeatures.forward
-    monkeypatch.setattr(set_metrics.PooledFeatures, 'forward', lambda net, x: passes.append(len(x)) or forward(net, x))
+    passes, forward = [], features.PooledFeatures.forward
+    monkeypatch.setattr(features.PooledFeatures, 'forward', lambda net, x: passes.append(len(x)) or forward(net, x))
     shared = quality.SetQuality(truths)
     for kind in ('FrechetDistance', 'KernelDistance'):
         metric = quality.Metric(key=kind, type=kind, title=kind, digits=4, better='lower', options={'device': 'cpu'}, of_sets=True)
