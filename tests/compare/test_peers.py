@@ -249,7 +249,8 @@ def test_a_broken_peer_is_reported_and_skipped(run, tmp_path, row, message):
     ({key: value for key, value in plan().items() if key != 'dataset'}, 'give either dataset'),
     (plan() | {'dataset': None}, 'dataset: must be a block'),
     (plan(metrics={'type': 'calculate_psnr'}), 'metrics: must be a list of blocks with a type'),
-    (plan(metrics=['calculate_pnsr']), 'metrics[0] (calculate_pnsr): no such metric. Known: FrechetDistance, KernelDistance, '),
+    (plan(metrics=['calculate_pnsr']), "metrics[0].type: no metric 'calculate_pnsr' is registered, did you mean 'calculate_psnr'?"),
+    (plan(metrics=['Diversity']), 'metrics[0] (Diversity): judges several restorations of an image, of which a comparison makes one.'),
     (plan(metrics=['calculate_psnr']), "metrics[0]: the name 'psnr' is taken; give another one as name."),
     (plan(metrics=[{'type': 'calculate_psnr', 'name': 'seconds'}]), "metrics[0]: the name 'seconds' is taken"),
     (plan(metrics=[{'type': 'calculate_psnr', 'name': 'y', 'test_y': True}]), "unknown key 'test_y', did you mean 'test_y_channel'?"),
@@ -257,7 +258,8 @@ def test_a_broken_peer_is_reported_and_skipped(run, tmp_path, row, message):
     (plan(metrics=['calculate_psnrb']), 'crop_border must be a multiple of 8'),
     (plan(metrics=[{'type': 'FrechetDistance', 'features': 'resnet'}]), "features must be 'alexnet', 'vgg16'"),
     (plan(metrics=[{'type': 'FrechetDistance', 'reference': 'photos'}]), "unknown key 'reference'"),
-    (plan(metrics=[{'type': 'calculate_psnr', 'name': 'y', 'better': 'more'}]), "better: must be higher or lower, got 'more'."),
+    (plan(metrics=[{'type': 'calculate_psnr', 'name': 'y', 'better': 'more'}]), "better: must be one of 'higher', 'lower', got 'more'."),
+    (plan(metrics=[{'type': 'calculate_psnr', 'name': 'y', 'better': 'lower'}]), '(calculate_psnr).better: higher is better for'),
 ])
 def test_wrong_options_are_refused_in_one_line(run, options, message):
     code, _, err = run(options)
