@@ -79,12 +79,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch
 
-    from ibmd_basicsr.checkpoints.conversion import check_records, check_weights, stand_alone
+    from ibmd_basicsr.checkpoints.conversion import check_weights, stand_alone
     from ibmd_basicsr.checkpoints.published import recognise
-    from ibmd_basicsr.checkpoints.state_dict import load_file, printable, save_atomically
+    from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_file, printable, save_atomically
+    from ibmd_basicsr.utils.torch_files import UnreadableFile, check_records
     source = str(args.file)
     content = load_file(args.file, mmap=True)
-    check_records(args.file)
+    try:
+        check_records(args.file)
+    except UnreadableFile as error:
+        raise CheckpointError(f'{source}: {error}.') from error
     published = recognise(content, source)
     family = args.family or published.family
     network, comments = _describe_network(published, family, args)
