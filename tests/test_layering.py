@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'ibmd_basicsr'
 LEVELS = {'utils': 0, 'bridges': 1, 'compat': 1, 'archs': 2, 'losses': 2, 'metrics': 2, 'data': 2, 'checkpoints': 1, 'restorer': 3,
-          'models': 4, 'restoring': 5, 'reporting': 5, 'exporting': 5, 'diagnosis': 6, 'benchmarks': 6, 'cli': 6}
+          'models': 4, 'restoring': 5, 'reporting': 5, 'exporting': 5, 'importing': 5, 'diagnosis': 6, 'benchmarks': 6, 'cli': 6}
 COMMANDS = 7  # every other module at the top
 SIDEWAYS = (1, 2)  # levels whose parts do not know each other
 EVERYWHERE = {'version'}
