@@ -31,7 +31,7 @@ from basicsr.utils import tensor2img
 from tqdm import tqdm
 
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
-from ibmd_basicsr.metrics import BETTER
+from ibmd_basicsr.metrics.catalogue import facts_of
 from ibmd_basicsr.metrics.diversity import mean_pairwise_lpips
 from ibmd_basicsr.models import build_restorer
 from ibmd_basicsr.reporting.comparison import device_name
@@ -46,7 +46,7 @@ from ibmd_basicsr.utils.seeding import PerImageNoise
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = {'base', 'seeds', 'change', 'variants', 'output'}
 MEASURES = {'lpips': ('LPIPS', 4), 'texture_distance': ('texture', 1), 'psnr': ('PSNR dB', 2), 'diversity': ('diversity', 4)}
-DIRECTIONS = BETTER | {'diversity': None}  # more is better only where the samples stay good
+DIRECTIONS = {name: facts_of(name).better for name in MEASURES}  # diversity: none, more is better only where the samples stay good
 ARROWS = {'higher': ' ↑', 'lower': ' ↓', None: ''}
 DRAWS = 4
 """Restorations of an image for the mean pairwise LPIPS between them; the first one is measured against the truth."""

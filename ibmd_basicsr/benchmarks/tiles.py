@@ -14,7 +14,7 @@ from ibmd_basicsr.benchmarks.pipeline import make_photographs
 from ibmd_basicsr.benchmarks.sizes import SCALE, SEED, SIZES
 from ibmd_basicsr.benchmarks.timing import Row, Target
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
-from ibmd_basicsr.data.degradations import jpeg_libjpeg
+from ibmd_basicsr.data.jpeg import jpeg_libjpeg
 from ibmd_basicsr.restorer import Restorer
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.utils.tiling import Tile, plan_tiles, restore_tiled

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
-from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
+from ibmd_basicsr.data.degradations import sr_bicubic
+from ibmd_basicsr.data.tensors import quantize_uint8
 from ibmd_basicsr.diagnosis.findings import FAIL, OK, Finding
 from ibmd_basicsr.exporting.student import read_student
 from ibmd_basicsr.restorer import Restorer, SamplerOptions

@@ -23,9 +23,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ibmd_basicsr.data.degraded_image_dataset import read_labels
+from ibmd_basicsr.metrics.catalogue import DIVERSITY
 from ibmd_basicsr.metrics.diversity import Diversity
-from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, FeatureExtractor, build_extractor
-from ibmd_basicsr.models.metric_rules import DIVERSITY, fill_directions, metric_problems, needs_truth, own_options
+from ibmd_basicsr.metrics.features import FeatureExtractor, build_extractor
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
+from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth, own_options
 from ibmd_basicsr.utils.allocator import give_back_freed_memory
 from ibmd_basicsr.utils.errors import OptionError
 

@@ -16,7 +16,8 @@ from tiny import REPOSITORY, forked_command
 from tiny_zoo import add_network, picture
 
 from ibmd_basicsr.cli import restore as command
-from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
+from ibmd_basicsr.data.degradations import sr_bicubic
+from ibmd_basicsr.data.tensors import quantize_uint8
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring import runner as runner_module
 from ibmd_basicsr.restoring.runner import Files, Listener, run_jobs
