@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ibmd_basicsr.utils.errors import OptionError, printable, value_or_type
+from ibmd_basicsr.utils.errors import OptionError, value_or_type
 from ibmd_basicsr.utils.files import TEMPORARY, file_digest
 from ibmd_basicsr.utils.torch_files import UnreadableFile, check_records, read_torch_file
 
