@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ibmd_basicsr.checkpoints.state_dict import CheckpointError, load_params
+from ibmd_basicsr.checkpoints.state_dict import load_params
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
-from ibmd_basicsr.models.builders import build_restorer
+from ibmd_basicsr.models.builders import build_restorer, checked_bridge, checked_network, checked_sampler
 from ibmd_basicsr.restorer import Restorer
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.files import file_digest
@@ -86,13 +86,10 @@ def read_student(weights: Path, option_file: Path | None = None, param_key: str 
     sampler = dict((opt.get('val') or {}).get('sampler') or {'type': 'one_step'})
     if one_step and sampler.get('type') == 'few_step':
         sampler = {'trained_steps': sampler.get('steps'), **sampler, 'steps': 1}
-    try:
-        restorer = build_restorer(network=opt['network_g'], bridge=opt['bridge'], weights=str(weights), param_key=key, sampler=sampler,
-                                  scale=opt['scale'])
-    except (TypeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise OptionError(f'{option_file}: {error}') from error
+    checked_network(opt['network_g'], f'{option_file}: network_g')
+    checked_sampler(sampler, checked_bridge(opt['bridge'], f'{option_file}: bridge'), f'{option_file}: val.sampler')
+    restorer = build_restorer(network=opt['network_g'], bridge=opt['bridge'], weights=str(weights), param_key=key, sampler=sampler,
+                              scale=opt['scale'])
     masked = any(isinstance(block, dict) and ('dataroot_mask' in block or (block.get('degradation') or {}).get('type') == 'inpaint')
                  for block in (opt.get('datasets') or {}).values())
     return Student(restorer, load_params(weights, key), masked, describe(weights, opt | {'sampler': sampler}, card, restorer))

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.checkpoints.state_dict import printable
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
-from ibmd_basicsr.models.builders import check_network
+from ibmd_basicsr.models.builders import checked_bridge, checked_network, checked_sampler
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
-from ibmd_basicsr.utils.option_check import build_from_options
 from ibmd_basicsr.utils.project import project_root
 
 CARDS = 'weights/cards.yml'
@@ -168,7 +166,7 @@ def with_steps(recipe: Recipe, steps: int) -> dict[str, Any]:
         OptionError: not with this network.
     """
     sampler = recipe.sampler | {'steps': steps}
-    _check_sampler(sampler, recipe.bridge, f'--steps {steps} with {recipe.name}')
+    checked_sampler(sampler, build_bridge(**recipe.bridge), f'--steps {steps} with {recipe.name}')
     return sampler
 
 
@@ -186,15 +184,9 @@ def _to_recipe(opt: dict[str, Any], file: Path, name: str, title: str, weights: 
     network, bridge, scale = opt['network_g'], opt['bridge'], opt.get('scale', 1)
     if not isinstance(scale, int) or isinstance(scale, bool) or not 1 <= scale <= LARGEST_SCALE:
         raise OptionError(f'{file}: scale must be an integer from 1 to {LARGEST_SCALE}, got {scale!r}.')
-    if network.get('type') != ADMUNet.__name__:
-        raise OptionError(f'{file}: network_g.type must be {ADMUNet.__name__!r}, got {network.get("type")!r}.')
-    check_network(network, f'{file}: network_g')
-    try:
-        build_bridge(**bridge)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f'{file}: bridge: {error}') from error
+    checked_network(network, f'{file}: network_g')
     sampler = (opt.get('val') or {}).get('sampler') or {}
-    _check_sampler(sampler, bridge, f'{file}: val.sampler')
+    checked_sampler(sampler, checked_bridge(bridge, f'{file}: bridge'), f'{file}: val.sampler')
     blocks = [block for block in (opt.get('datasets') or {}).values() if isinstance(block, dict)]
     degradation = next((block['degradation'] for block in blocks if isinstance(block.get('degradation'), dict)), {})
     kind = str(degradation.get('type', ''))
@@ -218,11 +210,3 @@ def _task(kind: str, degradation: Mapping[str, Any]) -> str:
         return kind
     pooled = degradation.get('kernel', 'bicubic') != 'bicubic'
     return f'sr{degradation.get("scale", 4)}x{"_pool" if pooled else ""}'
-
-
-def _check_sampler(sampler: Any, bridge: dict[str, Any], where: str) -> None:
-    options = build_from_options(SamplerOptions, sampler, where)
-    try:
-        make_grid(options, build_bridge(**bridge))
-    except ValueError as error:
-        raise OptionError(f'{where}: {error}') from error

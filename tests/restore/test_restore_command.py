@@ -311,8 +311,9 @@ def test_weights_that_are_missing_or_damaged(restore, photos, tmp_path):
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'scale': 0}, 'scale must be an integer from 1 to 64, got 0'), ({'network_g': {'type': 'EDSR'}}, "network_g.type must be 'ADMUNet'"),
-    ({'bridge': {'type': 'I2BS'}}, 'bridge: '), ({'val': {'sampler': {'type': 'one_stp'}}}, 'val.sampler: '),
+    ({'scale': 0}, 'scale must be an integer from 1 to 64, got 0'),
+    ({'network_g': {'type': 'EDSR'}}, "network_g.type: must be one of 'ADMUNet', got 'EDSR'"),
+    ({'bridge': {'type': 'I2BS'}}, "bridge.type: must be one of 'I2SB', "), ({'val': {'sampler': {'type': 'one_stp'}}}, 'val.sampler: '),
     ({'network_g': {'type': 'ADMUNet', 'model_chanels': 8}}, "unknown key 'model_chanels', did you mean 'model_channels'?")])
 def test_option_files_that_cannot_be(change, message, restore, zoo, tmp_path):
     opt = yaml.safe_load((zoo / 'options/jpeg10_tiny_student.yml').read_text()) | change
