@@ -143,13 +143,15 @@ class Restorer:
             net.compile(**({} if compile is True else {'backend': compile}))
 
     @torch.no_grad()
-    def __call__(self, lq: Tensor, noise: PerImageNoise | NoiseWindow, on_step: Callable[[Tensor, Tensor], None] | None = None, *,
-                 mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+    def __call__(self, lq: Tensor, noise: PerImageNoise | NoiseWindow | int = 0,
+                 on_step: Callable[[Tensor, Tensor], None] | None = None, *, mask: Tensor | None = None,
+                 labels: Tensor | None = None) -> Tensor:
         """Restore ``lq``.
 
         Args:
             lq: (B, C, h, w) RGB in [0, 1] on the network's device, any size.
-            noise: one generator per image; image i's result depends on its own generator only. For tiles the window on such noise.
+            noise: one generator per image; image i's result depends on its own generator only. For tiles the window on such noise. Or a
+                seed: image i draws from ``PerImageNoise.for_images(seed, [str(i)])`` then.
             on_step: called after each network call (progress bars).
             mask: (B, 1, h, w), 1 in the hole, of inpainting tasks: all other pixels of the result are those of ``lq``, bit for bit.
             labels: (B,) class indices for class-conditional networks.
@@ -165,6 +167,8 @@ class Restorer:
         if mask is not None and (self.scale != 1 or mask.shape != (len(lq), 1, *lq.shape[2:])):
             raise ValueError(f'Restorer takes masks of {(len(lq), 1, *lq.shape[2:])} at scale 1, got {tuple(mask.shape)} at scale '
                              f'{self.scale}.')
+        if isinstance(noise, int):
+            noise = PerImageNoise.for_images(noise, [str(place) for place in range(len(lq))])
         height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
         hole = None if mask is None else pad_to_multiple(mask, self.size_multiple)
         x_T = self.bridge.fill_hole(lq_to_x_T(pad_to_multiple(lq, self.size_multiple), self.scale), hole, noise.randn_like)

@@ -102,6 +102,32 @@ class Recipe:
                               sampler=self.sampler, scale=self.scale, device=device, precision=precision)
 
 
+def load_restorer(name: Path | str, *, weights: Path | str | None = None, device: torch.device | str = 'cpu', precision: str = 'fp32',
+                  steps: int | None = None) -> Restorer:
+    """Return a network, ready to restore images (B, C, h, w), RGB in [0, 1].
+
+    Args:
+        name: of a network in ``weights/`` (``sr4x_nano_student``, or ``sr4x_nano`` for short); a weight file beside whose ``cards.yml``
+            its option file is named; or an option file (``.yml``) for training or testing.
+        weights: with an option file: the weights, instead of those that it names.
+        device: where to run.
+        precision: see :class:`~ibmd_basicsr.restorer.Restorer`.
+        steps: network calls, for teachers and students of several steps; default: what the option file says.
+
+    Raises:
+        OptionError: nothing of that name, an option file that cannot be read or says something that cannot be, steps that this network does
+            not take, or a precision that the device does not have.
+        CheckpointError: the weights are missing, damaged or do not fit.
+    """
+    if Path(name).suffix in ('.yml', '.yaml'):
+        recipe = recipe_from_options(name, weights)
+    elif weights is None:
+        recipe = recipe_of_weights(find_weights(str(name)))
+    else:
+        raise OptionError(f'weights go with an option file (.yml), got {printable(weights)} with {printable(name)}.')
+    return (recipe if steps is None else recipe.with_steps(steps)).build(device, precision)
+
+
 def recipe_from_options(option_file: Path | str, weights: Path | str | None = None, param_key: str | None = None) -> Recipe:
     """Return the network of an option file for training or testing.
 
