@@ -12,7 +12,7 @@ import torch
 from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.compat.options import read_option_file, read_options
 from ibmd_basicsr.models.builders import build_restorer, checked_bridge, checked_network, checked_sampler
-from ibmd_basicsr.restorer import Restorer, SamplerOptions, make_grid
+from ibmd_basicsr.restorer import Restorer, SamplerOptions, make_grid, network_calls
 from ibmd_basicsr.utils.errors import OptionError, printable
 from ibmd_basicsr.utils.project import REPOSITORY, project_root
 
@@ -58,13 +58,14 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Steps of the sampler, for all but ``heun`` as many network calls."""
-        return len(make_grid(SamplerOptions(**self.sampler), build_bridge(**self.bridge))) - 1
+        """Network calls, what :meth:`with_steps` takes."""
+        options = SamplerOptions(**self.sampler)
+        return network_calls(options, make_grid(options, build_bridge(**self.bridge)))
 
     @property
     def is_student(self) -> bool:
         """Whether it was distilled to few steps."""
-        return self.sampler.get('type', 'one_step') in ('one_step', 'few_step')
+        return SamplerOptions(**self.sampler).of_student
 
     @property
     def takes(self) -> str:

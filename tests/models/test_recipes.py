@@ -108,6 +108,15 @@ def test_fewer_steps_keep_to_the_times_of_the_training(tmp_path):
         four.with_steps(5)
 
 
+@pytest.mark.parametrize('sampler, calls', [({'type': 'heun', 'steps': 8}, 8), ({'type': 'heun', 'churn': 0}, 101),
+                                            ({'type': 'dbim'}, 100)])
+def test_steps_are_network_calls(sampler, calls, tmp_path):
+    """What the list of networks says is what --steps takes."""
+    opt = options(tmp_path, bridge={'type': 'VP'}, val={'sampler': sampler})
+    recipe = recipe_from_options(write(tmp_path, opt), 'x.pth')
+    assert recipe.steps == calls == recipe.with_steps(calls).steps and not recipe.is_student
+
+
 def test_every_shipped_network_is_a_recipe():
     recipes = recipes_in(REPOSITORY / 'weights')
     cards = yaml.safe_load((REPOSITORY / 'weights/cards.yml').read_text(encoding='utf-8'))['cards']
