@@ -84,7 +84,7 @@ class Recipe:
         """
         sampler = self.sampler | {'steps': steps}
         if sampler.get('type') == 'few_step':
-            sampler = {'trained_steps': self.sampler.get('steps')} | sampler
+            sampler['trained_steps'] = self.sampler.get('trained_steps') or self.sampler.get('steps') or 1
         checked_sampler(sampler, build_bridge(**self.bridge), f'{steps} steps with {self.name}')
         return replace(self, sampler=sampler)
 

@@ -98,8 +98,9 @@ def test_what_needs_a_mask(bridge, degradation, masked, tmp_path):
     assert recipe.masked == masked and recipe.takes == ('a mask' if masked else '')
 
 
-def test_fewer_steps_keep_to_the_times_of_the_training(tmp_path):
-    add_network(tmp_path, 'four', val={'sampler': {'type': 'few_step', 'steps': 4}})
+@pytest.mark.parametrize('sampler', [{'steps': 4}, {'steps': 4, 'trained_steps': None}, {'trained_steps': 4}])
+def test_fewer_steps_keep_to_the_times_of_the_training(sampler, tmp_path):
+    add_network(tmp_path, 'four', val={'sampler': {'type': 'few_step', **sampler}})
     four = recipes_in(tmp_path / 'weights')['four']
     three = four.with_steps(3)
     assert (four.steps, three.steps) == (4, 3)
