@@ -15,7 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 from ibmd_basicsr.benchmarks.sizes import IBMD, TEACHER, Size, make_batch, make_model
 from ibmd_basicsr.benchmarks.timing import Case, Row, Target, measure, synchronise
 from ibmd_basicsr.benchmarks.training import NAMES, iterations
-from ibmd_basicsr.models.cost import cycle_length, flops_per_turn, measure_network, network_blocks, training_passes
+from ibmd_basicsr.models.network_cost import measure_network
+from ibmd_basicsr.models.run_cost import flops_per_turn, network_blocks
+from ibmd_basicsr.models.turns import Turns, training_passes
 
 KINDS = (TEACHER, IBMD)
 PRODUCT = {'cpu': (2048, 2), 'cuda': (8192, 20)}
@@ -73,7 +75,7 @@ def flops_of_iteration(opt: dict[str, Any]) -> float:
     """Return the floating-point operations of a batch's iteration, the mean over a cycle: two per multiply-add of all network passes."""
     block = opt['datasets']['train']
     sizes = {name: measure_network(dict(network), block['gt_size']) for name, network in network_blocks(opt).items()}
-    return block['batch_size_per_gpu'] * sum(flops_per_turn(training_passes(opt), sizes).values()) / cycle_length(opt)
+    return block['batch_size_per_gpu'] * sum(flops_per_turn(training_passes(opt), sizes).values()) / Turns.from_options(opt).length
 
 
 def ceiling_rows(size: Size, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],

@@ -11,7 +11,7 @@ from ibmd_basicsr.benchmarks.reference import I2SBTables, ReferenceSampler
 from ibmd_basicsr.benchmarks.sizes import SCALE, SEED, Size, random_network, student_network
 from ibmd_basicsr.benchmarks.timing import Case, Row, Target, measure
 from ibmd_basicsr.bridges import build_bridge, spaced_steps
-from ibmd_basicsr.models.cost import FORWARD
+from ibmd_basicsr.models.turns import FORWARD
 from ibmd_basicsr.reporting.peers import PeerRestorer
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import lq_to_x_T

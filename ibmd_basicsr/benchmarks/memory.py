@@ -22,7 +22,7 @@ from ibmd_basicsr.benchmarks.inference import input_image, peer_restorer, restor
 from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Iterations, make_batch, make_model
 from ibmd_basicsr.benchmarks.timing import Row, Target, synchronise
 from ibmd_basicsr.benchmarks.training import NAMES, REFERENCES
-from ibmd_basicsr.models.cost import cycle_length
+from ibmd_basicsr.models.turns import Turns
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 
 MIB = 2**20
@@ -105,7 +105,7 @@ def build_case(size_name: str, name: str, how: Mapping[str, Any], device: torch.
     for kind in (IBMD, TEACHER):
         if name.startswith(NAMES[kind]):
             model = make_model(size, kind, folder, device, **how)
-            cycle = cycle_length(model.opt)
+            cycle = Turns.from_options(model.opt).length
             if name.endswith('reference'):
                 model = REFERENCES[kind](model)
             # the second cycle meets optimisers with a state and gradients of the network at rest

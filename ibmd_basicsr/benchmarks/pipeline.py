@@ -14,7 +14,7 @@ from basicsr.data import build_dataloader, build_dataset
 from ibmd_basicsr.benchmarks.sizes import IBMD, Size, make_model, quiet_host, training_options
 from ibmd_basicsr.benchmarks.timing import Row, Target, synchronise
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
-from ibmd_basicsr.models.cost import cycle_length
+from ibmd_basicsr.models.turns import Turns
 
 BATCHES = 12
 """Batches of a repeat; more than the workers have ready when it starts."""
@@ -110,7 +110,7 @@ def waiting(size: Size, source: Path, cache: bool, folder: Path, device: torch.d
     iteration = 0
     for repeat in range(repeats + 1):
         waited, start = 0.0, time.perf_counter()
-        for _ in range(cycle_length(model.opt)):
+        for _ in range(Turns.from_options(model.opt).length):
             iteration += 1
             asked = time.perf_counter()
             batch = stream.next()

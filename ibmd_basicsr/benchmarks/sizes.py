@@ -14,7 +14,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 import ibmd_basicsr.models  # noqa: F401  (registers our models)
-from ibmd_basicsr.models.cost import build_network
+from ibmd_basicsr.models.builders import build_quietly
 
 SCALE = 4
 SEED = 0
@@ -142,7 +142,7 @@ def random_network(block: dict[str, Any], seed: int = SEED) -> nn.Module:
     """Build a network on the CPU whose zero layers have small random weights, so that no gradient vanishes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = build_network(block)
+        net = build_quietly(block)
         with torch.no_grad():
             for value in net.parameters():
                 if not value.any() and value.ndim > 1:

@@ -11,7 +11,7 @@ from ibmd_basicsr.benchmarks.passes import pass_cases
 from ibmd_basicsr.benchmarks.reference import ReferenceIBMD, ReferenceTeacher
 from ibmd_basicsr.benchmarks.sizes import IBMD, TEACHER, Iterations, Size, make_batch, make_model
 from ibmd_basicsr.benchmarks.timing import Case, Row, Target, measure, total
-from ibmd_basicsr.models.cost import cycle_length
+from ibmd_basicsr.models.turns import Turns
 
 NAMES = {IBMD: 'IBMD iteration', TEACHER: 'teacher iteration'}
 REFERENCES = {IBMD: ReferenceIBMD, TEACHER: ReferenceTeacher}
@@ -19,7 +19,7 @@ REFERENCES = {IBMD: ReferenceIBMD, TEACHER: ReferenceTeacher}
 
 def iterations(model, batch: dict) -> Iterations:
     """Return the iterations of a model, a cycle a call."""
-    return Iterations(model, batch, cycle_length(model.opt))
+    return Iterations(model, batch, Turns.from_options(model.opt).length)
 
 
 def against_passes(size: Size, kind: str, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
@@ -54,7 +54,7 @@ def against_reference(size: Size, folder: Path, device: torch.device, repeats: i
     rows = []
     for kind in (IBMD, TEACHER):
         model, batch = make_model(size, kind, folder, device, **how), make_batch(size, kind)
-        reference, ours = Iterations(REFERENCES[kind](model), batch, cycle_length(model.opt)), iterations(model, batch)
+        reference, ours = Iterations(REFERENCES[kind](model), batch, Turns.from_options(model.opt).length), iterations(model, batch)
         ours, theirs = measure([Case(f'{NAMES[kind]}, ours', ours, per=ours.cycle),
                                 Case(f'{NAMES[kind]}, reference', reference, per=reference.cycle)], repeats, device, tick)
         theirs.against, theirs.target = ours, Target('at least', 1.5) if kind == IBMD else None

@@ -13,7 +13,6 @@ from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
 from ibmd_basicsr.compat.distributed import check_dist_params
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
-from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.learning_rules import check_extras, check_optimizer, check_scheduler, check_truth
 from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth
 from ibmd_basicsr.models.option_keys import (
@@ -32,6 +31,7 @@ from ibmd_basicsr.models.option_keys import (
 )
 from ibmd_basicsr.models.option_values import value_problems
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.student_options import StudentOptions
 from ibmd_basicsr.models.switches import SWITCHES, compile_problems
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError

@@ -14,12 +14,12 @@ from basicsr.version import __version__ as basicsr_version
 
 from ibmd_basicsr.bridges import SCHEDULES, build_bridge
 from ibmd_basicsr.data.degradations import DEGRADATIONS
-from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.builders import find_arch
 from ibmd_basicsr.models.extras import EXTRA_LOSSES
-from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.option_keys import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MODELS, SCHEDULERS
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.student_options import StudentOptions
+from ibmd_basicsr.models.turns import BRIDGE_UPDATES
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.version import __version__
 
@@ -74,7 +74,7 @@ def resolved_options(opt: dict[str, Any]) -> dict[str, Any]:
     train = opt['train']
     if opt['model_type'] == 'IBMDModel':
         train.setdefault('share_generator_pass', False)
-        train.setdefault('bridge_updates_per_student', cost.bridge_updates(opt))
+        train.setdefault('bridge_updates_per_student', BRIDGE_UPDATES)
         train['student'] = train.get('student') or {}
         _fill(train['student'], StudentOptions)
         if train.get('real_pairs'):

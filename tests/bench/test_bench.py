@@ -15,8 +15,8 @@ from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Iterations, make
 from ibmd_basicsr.benchmarks.timing import Case, Row, Spread, Target, measure, total
 from ibmd_basicsr.cli.bench import LETTERS, main
 from ibmd_basicsr.compat.options import normalise_numbers
-from ibmd_basicsr.models.cost import FORWARD, LEARN, THROUGH, cycle_length
 from ibmd_basicsr.models.option_rules import check_options
+from ibmd_basicsr.models.turns import FORWARD, LEARN, THROUGH, Turns
 
 CPU = torch.device('cpu')
 NAMES = ('net_g', 'net_bridge', 'teacher')
@@ -46,7 +46,7 @@ def count_passes(model, run) -> Counter:
                                                           (IBMD, 'x0_only', False, 2 * 2 + 3), (IBMD, 'full', True, 2 * 2 + 2)])
 def test_bare_passes_are_those_of_the_iterations(tmp_path, kind, gradient, share, count):
     model = make_model(SIZES['quick'], kind, tmp_path, CPU, gradient=gradient, share_pass=share)
-    cycle = cycle_length(model.opt)
+    cycle = Turns.from_options(model.opt).length
     ours = count_passes(model, Iterations(model, make_batch(SIZES['quick'], kind), cycle))
     bare = count_passes(model, lambda: [case.run() for _, case in pass_cases(model)])
     assert ours == bare

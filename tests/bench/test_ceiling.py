@@ -9,7 +9,7 @@ from tiny import REPOSITORY
 from ibmd_basicsr.benchmarks import ceiling
 from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, training_options
 from ibmd_basicsr.compat.options import normalise_numbers
-from ibmd_basicsr.models.cost import measure_network
+from ibmd_basicsr.models.network_cost import measure_network
 
 CPU = torch.device('cpu')
 HOW = {'gradient': 'x0_only', 'amp': False, 'compiled': False, 'channels_last': False}
