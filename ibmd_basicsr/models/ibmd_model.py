@@ -12,7 +12,7 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from ibmd_basicsr.bridges import interpolate, keep_known, rebridge
+from ibmd_basicsr.bridges import draw_posterior, interpolate, keep_known, rebridge, student_walk
 from ibmd_basicsr.checkpoints.state_dict import load_strictly, widen_entrance
 from ibmd_basicsr.models.bridge_model import BridgeModel
 from ibmd_basicsr.models.builders import build_frozen_network
@@ -288,12 +288,10 @@ class IBMDModel(BridgeModel):
 
     def _rollout(self, net: torch.nn.Module, calls: int, noise: PerImageNoise) -> tuple[Tensor, Tensor | None]:
         """Walk ``calls`` steps of the student's grid from x_T; return the last call's input (float64) and its x_0 (None without calls)."""
-        x, x_0, grid = self.x_T.double(), None, self.student_grid
-        for n in range(calls):
-            if n:
-                x = rebridge(self.bridge.schedule, x, x_0, grid[n - 1], grid[n], noise.randn_like)
-            x_0 = self._generate(net, x.to(self.x_T.dtype), grid[n].expand(len(x)), noise)
-        return x, x_0
+        def generate(x: Tensor, t: Tensor) -> Tensor:
+            return self._generate(net, x.to(self.x_T.dtype), t.expand(len(x)), noise)
+
+        return student_walk(generate, self.bridge.schedule, self.x_T, self.student_grid, calls, randn_like=noise.randn_like)
 
     def _generate(self, net: torch.nn.Module, x_t: Tensor, t: Tensor, noise: PerImageNoise) -> Tensor:
         """Return G(x_t, z, t); outside the hole of an inpainting task its pixels are those of x_T."""
@@ -310,8 +308,7 @@ class IBMDModel(BridgeModel):
         t = schedule.training_times(noise.rand(self.device), below=drawn.t_n if posterior else torch.ones_like(drawn.t_n))
         if not posterior:
             return interpolate(schedule.coefficients(t), drawn.x_0, self.x_T, noise.randn_like(drawn.x_0)), t
-        q = schedule.posterior(t, drawn.t_n)
-        x_t = q.on_x_0 * drawn.x_0.double() + q.on_x_t * drawn.x_n.double() + q.std * noise.randn_like(drawn.x_0).double()
+        x_t = draw_posterior(schedule.posterior(t, drawn.t_n), drawn.x_0, drawn.x_n, noise.randn_like(drawn.x_0))
         return x_t.to(drawn.x_0.dtype), t
 
     @torch.no_grad()
