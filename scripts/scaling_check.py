@@ -20,7 +20,17 @@ import torch.multiprocessing as mp
 from basicsr.models import build_model
 from scaling_model import Iteration, Machines, Run, iteration, table
 
-from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Size, make_batch, quiet_host, random_network, training_options
+from ibmd_basicsr.benchmarks.sizes import (
+    IBMD,
+    SIZES,
+    TEACHER,
+    Size,
+    TrainingChoices,
+    make_batch,
+    quiet_host,
+    random_network,
+    training_options,
+)
 from ibmd_basicsr.models.network_cost import measure_network
 from ibmd_basicsr.models.run_cost import network_blocks
 from ibmd_basicsr.models.turns import BRIDGE, STUDENT, Turns
@@ -28,6 +38,7 @@ from ibmd_basicsr.models.turns import BRIDGE, STUDENT, Turns
 LARGE, SMALL = (replace(SIZES['nano'], batches={TEACHER: batch, IBMD: batch}, updates=2) for batch in ((4, 64), (1, 32)))
 """For one process, where arithmetic is in question, and for two, where sending is: images and side."""
 KINDS = {(TEACHER, BRIDGE): 'teacher', (IBMD, BRIDGE): 'distillation, bridge update', (IBMD, STUDENT): 'distillation, student update'}
+FLOAT32 = TrainingChoices(amp=False)
 PROBE = 16 * 2**20
 """Bytes of the all-reduce that measures the bandwidth: about the nano networks' gradients."""
 
@@ -86,7 +97,7 @@ def _median(found: dict[str, Any], mode: str, kind: str, turn: str) -> float:
 
 
 def _counted(kind: str, folder: Path) -> Run:
-    opt = training_options(LARGE, kind, folder, gpu=False, amp=False)
+    opt = training_options(LARGE, kind, folder, gpu=False, choices=FLOAT32)
     side = LARGE.batches[kind][1]
     return Run(opt, {name: measure_network(block, side) for name, block in network_blocks(opt).items()}, {})
 
@@ -122,7 +133,7 @@ def _work(rank: int, processes: int, folder: Path, result: Path, repeats: int) -
 
 def _iterations(size: Size, kind: str, folder: Path, rank: int, world: int, train: dict[str, Any], repeats: int) -> dict[str, Measured]:
     """Measure cycles of iterations on random images, all processes at the same time; ``world`` of them are one run."""
-    opt = training_options(size, kind, folder, gpu=False, amp=False)
+    opt = training_options(size, kind, folder, gpu=False, choices=FLOAT32)
     opt |= {'dist': world > 1, 'rank': rank if world > 1 else 0, 'world_size': world}
     opt['train'] |= train
     with quiet_host():
