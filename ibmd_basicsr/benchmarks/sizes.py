@@ -14,7 +14,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 import ibmd_basicsr.models  # noqa: F401  (registers our models)
-from ibmd_basicsr.models.cost import build_network
+from ibmd_basicsr.models.builders import build_quietly
 
 SCALE = 4
 SEED = 0
@@ -49,6 +49,16 @@ class Size:
     large: tuple[int, int]
     tile: tuple[int, int]
     agreement_side: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingChoices:
+    """How trainings run: ``gradient`` is that of the student's loss, the others are options of ``train`` (``compiled``: ``compile``)."""
+
+    gradient: str = 'x0_only'
+    amp: str | bool = 'auto'
+    compiled: bool = False
+    channels_last: str | bool = 'auto'
 
 
 NANO = {'type': 'ADMUNet', 'in_channels': 3, 'model_channels': 32, 'channel_mult': [1, 2, 4], 'num_res_blocks': 1,
@@ -94,9 +104,8 @@ def student_network(size: Size) -> dict[str, Any]:
     return size.network | {'noise_channels': 3}
 
 
-def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradient: str = 'x0_only', amp: str | bool = 'auto',
-                     compiled: bool = False, channels_last: str | bool = 'auto', share_pass: bool = False, data: Path | str = 'none',
-                     data_changes: dict[str, Any] | None = None) -> dict[str, Any]:
+def training_options(size: Size, model: str, folder: Path, *, gpu: bool, choices: TrainingChoices = TrainingChoices(),
+                     share_pass: bool = False, data: Path | str = 'none', data_changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the options of a training run, as the host hands them to a model.
 
     Args:
@@ -104,10 +113,7 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
         model: ``BridgeModel`` or ``IBMDModel``.
         folder: holds ``teacher.pth`` and takes what a model writes.
         gpu: run on the current GPU, else on the CPU.
-        gradient: of the student's loss.
-        amp: ``train.amp``.
-        compiled: ``train.compile``.
-        channels_last: ``train.channels_last``.
+        choices: precision and the like.
         share_pass: ``train.share_generator_pass``, of IBMD.
         data: folder or LMDB with the training photographs.
         data_changes: of ``datasets.train``.
@@ -120,8 +126,8 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
              'batch_size_per_gpu': images, 'dataset_enlarge_ratio': 500, 'prefetch_mode': None, 'persistent_workers': True,
              'phase': 'train', 'scale': SCALE, 'manual_seed': SEED}
     optimizer = {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 0, 'betas': [0.9, 0.99] if teacher else [0.0, 0.999]}
-    train = {'ema_decay': 0.999 if teacher else 0.98, 'amp': amp, 'compile': compiled, 'channels_last': channels_last,
-             'grad_clip': 1.0, 'optim_g': optimizer, 'total_iter': 10**6, 'warmup_iter': -1,
+    train = {'ema_decay': 0.999 if teacher else 0.98, 'amp': choices.amp, 'compile': choices.compiled,
+             'channels_last': choices.channels_last, 'grad_clip': 1.0, 'optim_g': optimizer, 'total_iter': 10**6, 'warmup_iter': -1,
              'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [10**6], 'restart_weights': [1], 'eta_min': 1e-6},
              'bridge_opt': {'type': 'BridgeMatchingLoss', 'time_weight': 'inverse_variance' if teacher else 'uniform'}}
     opt = {'name': 'bench', 'model_type': model, 'scale': SCALE, 'num_gpu': int(gpu), 'manual_seed': SEED, 'is_train': True, 'dist': False,
@@ -134,7 +140,7 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
                 'network_bridge': size.network}
         opt['datasets']['train'].setdefault('return_gt', False)
         train |= {'optim_bridge': optimizer, 'bridge_updates_per_student': size.updates, 'share_generator_pass': share_pass,
-                  'ibmd_opt': {'type': 'InverseBridgeLoss', 'time_weight': 'uniform', 'gradient': gradient}}
+                  'ibmd_opt': {'type': 'InverseBridgeLoss', 'time_weight': 'uniform', 'gradient': choices.gradient}}
     return deepcopy(opt)
 
 
@@ -142,7 +148,7 @@ def random_network(block: dict[str, Any], seed: int = SEED) -> nn.Module:
     """Build a network on the CPU whose zero layers have small random weights, so that no gradient vanishes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = build_network(block)
+        net = build_quietly(block)
         with torch.no_grad():
             for value in net.parameters():
                 if not value.any() and value.ndim > 1:

@@ -29,6 +29,15 @@ def find_arch(name: str) -> type[nn.Module] | None:
     return next((ARCH_REGISTRY.get(key) for key in (name, f'{name}_basicsr') if key in ARCH_REGISTRY), None)
 
 
+def build_quietly(options: dict[str, Any]) -> nn.Module:
+    """Build the network of a ``network`` block on the current device, without a line in the log (the host writes one).
+
+    Raises:
+        OptionError: a key or value that the network does not take.
+    """
+    return build_from_options(find_arch(options['type']), options, options['type'])
+
+
 def build_frozen_network(options: dict[str, Any], weights: str, param_key: str, device: torch.device) -> nn.Module:
     """Build a network, load its weights strictly and freeze it: eval mode, no parameter gradients.
 

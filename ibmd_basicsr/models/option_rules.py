@@ -14,7 +14,6 @@ from ibmd_basicsr.compat.distributed import check_dist_params
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.models.builders import checked_bridge, checked_network, checked_sampler
-from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.learning_rules import check_extras, check_optimizer, check_scheduler, check_truth
 from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth
 from ibmd_basicsr.models.option_keys import (
@@ -33,6 +32,7 @@ from ibmd_basicsr.models.option_keys import (
 )
 from ibmd_basicsr.models.option_values import value_problems
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.student_options import StudentOptions
 from ibmd_basicsr.models.switches import SWITCHES, compile_problems
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.files import is_folder_name

@@ -24,9 +24,9 @@ from ibmd_basicsr.metrics.catalogue import find_metric, metric_types
 from ibmd_basicsr.models import option_keys
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
 from ibmd_basicsr.models.extras import EXTRA_LOSSES, GAN_TYPES
-from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.metric_rules import FROM_VALIDATION
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.student_options import StudentOptions
 from ibmd_basicsr.models.switches import SWITCHES
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.utils.option_check import option_parameters

@@ -23,7 +23,7 @@ from ibmd_basicsr.checkpoints.state_dict import CheckpointError
 from ibmd_basicsr.cli.compare import main
 from ibmd_basicsr.metrics import features, set_metrics
 from ibmd_basicsr.metrics.set_metrics import FrechetDistance
-from ibmd_basicsr.models.cost import measure_network
+from ibmd_basicsr.models.network_cost import measure_network
 from ibmd_basicsr.reporting import peers, quality
 from ibmd_basicsr.reporting.comparison import ORIGIN_KEYS, RESTORED_KEYS, Comparison
 from ibmd_basicsr.reporting.pairs import read_sets

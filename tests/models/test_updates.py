@@ -9,7 +9,7 @@ import ibmd_basicsr.losses  # noqa: F401
 import ibmd_basicsr.models  # noqa: F401  (before basicsr, which needs the shim)
 
 from basicsr.models import build_model  # isort: skip
-from ibmd_basicsr.bridges import interpolate, uniform_steps
+from ibmd_basicsr.bridges import few_step_sample, interpolate, uniform_steps
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.utils.errors import NonFiniteError
 from ibmd_basicsr.utils.seeding import PerImageNoise
@@ -171,6 +171,26 @@ def test_losses_with_real_pairs_equal_a_plain_recomputation(world):
     r, f = (plain(net, t, x_t, x_0, ratio, 1) for net in (model.teacher, model.net_bridge))
     torch.testing.assert_close(losses[1], alpha * (r - f), rtol=1e-3, atol=1e-6)
     assert losses[1].abs() > 1e-4
+
+
+@pytest.mark.parametrize('bridge', [{'type': 'I2SB'}, {'type': 'I2SB', 'ot_ode': True}, {'type': 'VP'}], ids=['I2SB', 'OT-ODE', 'VP'])
+@pytest.mark.parametrize('hole', [False, True], ids=['whole', 'hole'])
+def test_rollout_equals_few_step_sample_bit_for_bit(world, bridge, hole):
+    """A student of several steps is trained on what it meets when it restores."""
+    model = build(world, 'IBMDModel', bridge=bridge, train__student={'steps': 3})
+    model.feed_data(batch(gt=False))
+    model.mask = (torch.rand(2, 1, *model.x_T.shape[2:]) > 0.5).float() if hole else None
+    with torch.no_grad():
+        for p in model.net_g.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+        states = []
+        sampled = few_step_sample(
+            model.bridge.denoiser(model.net_g), model.bridge.schedule, model.x_T, model.student_grid, mask=model.mask,
+            randn_like=PerImageNoise.for_training(3, 1, batch=2).randn_like, noise_channels=model.net_g.noise_channels,
+            on_step=lambda x_0, x: states.append(x))
+        x, x_0 = model._rollout(model.net_g, 3, PerImageNoise.for_training(3, 1, batch=2))
+    assert torch.equal(x_0, sampled) and torch.equal(x, states[1]) and x.dtype == torch.float64
+    assert not torch.equal(states[0], states[1])
 
 
 def test_no_student_gradient_while_bridge_equals_teacher(world):
