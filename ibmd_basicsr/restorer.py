@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ibmd_basicsr.bridges import (
     Bridge,
+    BridgeSchedule,
     ancestral_sample,
     dbim_grid,
     dbim_sample,
     few_step_sample,
+    heun_calls,
     heun_grid,
     heun_sample,
     keep_known,
@@ -28,6 +30,53 @@ from ibmd_basicsr.utils.endpoints import lq_to_x_T, pad_to_multiple, x_0_to_imag
 from ibmd_basicsr.utils.precision import restoring_dtype
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.utils.tiling import NoiseWindow
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A type of sampler.
+
+    Attributes:
+        sample: see :func:`~ibmd_basicsr.bridges.samplers.ancestral_sample`.
+        grid: (options, schedule) -> its times, float64, first 1.
+        own: options of its own, handed to ``sample``.
+        grid_own: options of its own for ``grid`` alone.
+        student: of networks that were distilled, which take z.
+        calls: (options, grid) -> number of network calls.
+    """
+
+    sample: Callable[..., Tensor]
+    grid: Callable[[SamplerOptions, BridgeSchedule], Tensor]
+    own: tuple[str, ...] = ()
+    grid_own: tuple[str, ...] = ()
+    student: bool = False
+    calls: Callable[[SamplerOptions, Tensor], int] = lambda options, grid: len(grid) - 1
+
+
+def _student_grid(options: SamplerOptions, schedule: BridgeSchedule) -> Tensor:
+    trained = options.trained_steps or options.steps or 1
+    return subset_of_grid(schedule.student_grid(trained), options.steps or trained)
+
+
+def _ancestral_grid(options: SamplerOptions, schedule: BridgeSchedule) -> Tensor:
+    return schedule.ancestral_grid(options.steps or schedule.default_calls)
+
+
+def _churn(options: SamplerOptions) -> dict[str, float]:
+    return {} if options.churn is None else {'churn': options.churn}
+
+
+SAMPLERS = {
+    'ancestral': Sampler(ancestral_sample, _ancestral_grid),
+    'ode': Sampler(ode_sample, _ancestral_grid),
+    'dbim': Sampler(dbim_sample, lambda options, schedule: dbim_grid(schedule, options.steps or schedule.default_calls),
+                    own=('eta', 'order')),
+    'heun': Sampler(heun_sample, lambda options, schedule: heun_grid(schedule, options.steps, **_churn(options)),
+                    own=('churn', 'guidance'), calls=lambda options, grid: heun_calls(grid, **_churn(options))),
+    'one_step': Sampler(few_step_sample, _student_grid, student=True),
+    'few_step': Sampler(few_step_sample, _student_grid, grid_own=('trained_steps',), student=True),
+}
+"""``sampler.type`` of option files -> what it stands for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +97,8 @@ class SamplerOptions:
         ValueError: unknown type, an option of another type, or steps that do not fit it.
     """
 
-    TYPES = ('ancestral', 'ode', 'dbim', 'heun', 'one_step', 'few_step')
+    TYPES = tuple(SAMPLERS)
     MOST_STEPS = 10**6
-    OWN = {'few_step': {'trained_steps'}, 'dbim': {'eta', 'order'}, 'heun': {'churn', 'guidance'}}
     type: str = 'one_step'
     steps: int | None = None
     clip_denoised: bool = False
@@ -71,33 +119,33 @@ class SamplerOptions:
                 raise ValueError(f'sampler.{name} must be at most {self.MOST_STEPS}, got {value}.')
         if self.type == 'one_step' and self.steps not in (None, 1):
             raise ValueError(f'sampler.steps must be 1 for one_step, got {self.steps}.')
-        for owner, names in self.OWN.items():
-            for name in sorted(names):
+        for owner, sampler in SAMPLERS.items():
+            for name in sampler.own + sampler.grid_own:
                 if owner != self.type and getattr(self, name) is not None:
                     raise ValueError(f'sampler.{name} belongs to type {owner}, not to {self.type}.')
 
+    @property
+    def of_student(self) -> bool:
+        """Whether this is for networks that were distilled to few steps."""
+        return SAMPLERS[self.type].student
+
     def extras(self) -> dict[str, float | int]:
         """Return the options of this type that are set and that its sampling function takes."""
-        return {name: getattr(self, name) for name in sorted(self.OWN.get(self.type, ()))
-                if name != 'trained_steps' and getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in SAMPLERS[self.type].own if getattr(self, name) is not None}
 
 
 def make_grid(options: SamplerOptions, bridge: Bridge) -> Tensor:
-    """Return the times of a sampler, float64, first 1; for all but ``heun`` one network call between each two.
+    """Return the times of a sampler, float64, first 1; what they cost says :func:`network_calls`.
 
     Raises:
         ValueError: a number of steps that sampler or bridge do not know.
     """
-    schedule = bridge.schedule
-    if options.type in ('one_step', 'few_step'):
-        trained = options.trained_steps or options.steps or 1
-        return subset_of_grid(schedule.student_grid(trained), options.steps or trained)
-    if options.type == 'heun':
-        churn = options.extras().get('churn', 0.33)
-        cost = 3 if churn else 2
-        return heun_grid(schedule, options.steps or schedule.default_calls // cost * cost + cost - 1, churn)
-    calls = options.steps or schedule.default_calls
-    return dbim_grid(schedule, calls) if options.type == 'dbim' else schedule.ancestral_grid(calls)
+    return SAMPLERS[options.type].grid(options, bridge.schedule)
+
+
+def network_calls(options: SamplerOptions, grid: Tensor) -> int:
+    """Return how often a sampler calls the network on a grid of :func:`make_grid`: ``steps``, where they are given."""
+    return SAMPLERS[options.type].calls(options, grid)
 
 
 class Restorer:
@@ -131,9 +179,7 @@ class Restorer:
         self.sampler = sampler
         self.scale = scale
         self.grid = make_grid(sampler, bridge)
-        self.calls = len(self.grid) - 1
-        if sampler.type == 'heun':
-            self.calls = self.calls * (2 if sampler.churn == 0 else 3) - 1
+        self.calls = network_calls(sampler, self.grid)
         self.parameters = sum(p.numel() for p in net.parameters())
         self.size_multiple = net.size_multiple // gcd(net.size_multiple, scale)
         self.dtype = restoring_dtype(precision, next(net.parameters(), torch.empty(0)).device)
@@ -143,13 +189,15 @@ class Restorer:
             net.compile(**({} if compile is True else {'backend': compile}))
 
     @torch.no_grad()
-    def __call__(self, lq: Tensor, noise: PerImageNoise | NoiseWindow, on_step: Callable[[Tensor, Tensor], None] | None = None, *,
-                 mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+    def __call__(self, lq: Tensor, noise: PerImageNoise | NoiseWindow | int = 0,
+                 on_step: Callable[[Tensor, Tensor], None] | None = None, *, mask: Tensor | None = None,
+                 labels: Tensor | None = None) -> Tensor:
         """Restore ``lq``.
 
         Args:
             lq: (B, C, h, w) RGB in [0, 1] on the network's device, any size.
-            noise: one generator per image; image i's result depends on its own generator only. For tiles the window on such noise.
+            noise: one generator per image; image i's result depends on its own generator only. For tiles the window on such noise. Or a
+                seed: image i draws from ``PerImageNoise.for_images(seed, [str(i)])`` then.
             on_step: called after each network call (progress bars).
             mask: (B, 1, h, w), 1 in the hole, of inpainting tasks: all other pixels of the result are those of ``lq``, bit for bit.
             labels: (B,) class indices for class-conditional networks.
@@ -165,6 +213,8 @@ class Restorer:
         if mask is not None and (self.scale != 1 or mask.shape != (len(lq), 1, *lq.shape[2:])):
             raise ValueError(f'Restorer takes masks of {(len(lq), 1, *lq.shape[2:])} at scale 1, got {tuple(mask.shape)} at scale '
                              f'{self.scale}.')
+        if isinstance(noise, int):
+            noise = PerImageNoise.for_images(noise, [str(place) for place in range(len(lq))])
         height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
         hole = None if mask is None else pad_to_multiple(mask, self.size_multiple)
         x_T = self.bridge.fill_hole(lq_to_x_T(pad_to_multiple(lq, self.size_multiple), self.scale), hole, noise.randn_like)
@@ -191,7 +241,5 @@ class Restorer:
                 return exact(x_t, *args)
 
         denoise = exact if self.dtype is None else lowered
-        if self.sampler.type in ('one_step', 'few_step'):
-            return partial(few_step_sample, denoise, noise_channels=self.net.noise_channels)
-        sample = {'ancestral': ancestral_sample, 'ode': ode_sample, 'dbim': dbim_sample, 'heun': heun_sample}[self.sampler.type]
-        return partial(sample, denoise, **self.sampler.extras())
+        options = self.sampler.extras() | ({'noise_channels': self.net.noise_channels} if self.sampler.of_student else {})
+        return partial(SAMPLERS[self.sampler.type].sample, denoise, **options)

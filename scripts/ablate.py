@@ -30,10 +30,10 @@ import yaml
 from basicsr.utils import tensor2img
 from tqdm import tqdm
 
-from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
-from ibmd_basicsr.metrics import BETTER
+from ibmd_basicsr.compat.options import read_options
+from ibmd_basicsr.metrics.catalogue import facts_of
 from ibmd_basicsr.metrics.diversity import mean_pairwise_lpips
-from ibmd_basicsr.models import build_restorer
+from ibmd_basicsr.models.recipes import recipe_from_options
 from ibmd_basicsr.reporting.comparison import device_name
 from ibmd_basicsr.reporting.pictures import load_pictures
 from ibmd_basicsr.reporting.quality import default_metrics, measure
@@ -46,7 +46,7 @@ from ibmd_basicsr.utils.seeding import PerImageNoise
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = {'base', 'seeds', 'change', 'variants', 'output'}
 MEASURES = {'lpips': ('LPIPS', 4), 'texture_distance': ('texture', 1), 'psnr': ('PSNR dB', 2), 'diversity': ('diversity', 4)}
-DIRECTIONS = BETTER | {'diversity': None}  # more is better only where the samples stay good
+DIRECTIONS = {name: facts_of(name).better for name in MEASURES}  # diversity: none, more is better only where the samples stay good
 ARROWS = {'higher': ' ↑', 'lower': ' ↓', None: ''}
 DRAWS = 4
 """Restorations of an image for the mean pairwise LPIPS between them; the first one is measured against the truth."""
@@ -71,9 +71,9 @@ def read_runs(path: Path, seeds: list[int] | None) -> tuple[dict[str, Any], dict
     Raises:
         OptionError: a key that is missing or unknown, or something else than blocks of changes.
     """
-    file = normalise_numbers(read_option_file(path))
+    file = read_options(path)
     check_keys('', file, KEYS, ('base', 'seeds', 'variants', 'output'))
-    base = normalise_numbers(read_option_file(ROOT / file['base']))
+    base = read_options(ROOT / file['base'])
     if not isinstance(file['variants'], dict) or not all(isinstance(change, dict) for change in file['variants'].values()):
         raise OptionError('variants: must be names with blocks of changes; {} for the base itself.')
     runs = {}
@@ -117,10 +117,9 @@ def seconds_of(opt: dict[str, Any], folder: Path) -> int:
     return ((int(days or 0) * 24 + int(hours)) * 60 + int(minutes)) * 60 + int(seconds)
 
 
-def judge(opt: dict[str, Any], device: torch.device) -> dict[str, float]:
-    """Return the means over the validation images of a student's measures, and the diversity of its draws."""
-    restorer = build_restorer(network=copy.deepcopy(opt['network_g']), bridge=opt['bridge'], weights=str(student_of(opt)),
-                              param_key='params_ema', sampler=dict(opt['val']['sampler']), scale=opt['scale'], device=device)
+def judge(opt: dict[str, Any], folder: Path, device: torch.device) -> dict[str, float]:
+    """Return the means over the validation images of a finished run's student, and the diversity of its draws."""
+    restorer = recipe_from_options(folder / f'{opt["name"]}.yml', student_of(opt)).build(device)
     border = opt['scale'] if opt['scale'] > 1 else 0
     metrics = [metric for metric in default_metrics(border, str(device)) if metric.key in MEASURES]
     found: dict[str, list[float]] = {name: [] for name in MEASURES}
@@ -185,7 +184,7 @@ def main() -> int:
         record = store.get(opt['datasets']['val']['name'], variant, str(seed), key)
         if record is None:
             record = {'dataset': opt['datasets']['val']['name'], 'row': variant, 'image': str(seed), 'fingerprint': key,
-                      'seconds': seconds_of(opt, output / 'runs'), **judge(opt, device)}
+                      'seconds': seconds_of(opt, output / 'runs'), **judge(opt, output / 'runs', device)}
             store.add(record)
         return record
 

@@ -7,36 +7,26 @@ The networks compute in float32 whatever the file holds; loading casts. Prints t
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
-import torch
-
-from ibmd_basicsr.checkpoints.state_dict import load_params, save_atomically
-from ibmd_basicsr.utils.errors import CheckpointError
+from ibmd_basicsr.checkpoints.conversion import export_half
+from ibmd_basicsr.utils.errors import CheckpointError, SaveError
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', type=Path, help='models/net_g_*.pth of a run')
     parser.add_argument('output', type=Path, help='file to write')
     parser.add_argument('--param_key', default='params_ema', help='which weights of the checkpoint (default: %(default)s)')
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
-        params = load_params(args.checkpoint, args.param_key)
-    except CheckpointError as error:
+        digest = export_half(args.checkpoint, args.output, args.param_key)
+    except (CheckpointError, SaveError) as error:
         print(f'error: {error}', file=sys.stderr)
-        return 2
-    half = {name: value.half() if value.is_floating_point() else value for name, value in params.items()}
-    overflown = [name for name, value in half.items() if not torch.isfinite(value).all()]
-    if overflown:
-        print(f'error: {args.checkpoint}: {overflown[0]} does not fit into half precision.', file=sys.stderr)
-        return 2
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    save_atomically({'params_ema': half}, args.output)
-    content = args.output.read_bytes()
-    print(f'{args.output}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}')
+        return error.exit_code
+    print(f'{args.output}: {args.output.stat().st_size:,} bytes, sha256 {digest}')
     return 0
 
 

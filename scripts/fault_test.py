@@ -66,10 +66,10 @@ def fault_test(root: Path, kills: int, iterations: int, longest: float, seed: in
             return 2
         if code != -9:
             return failed(root, 'killed')
-        half = list((root / 'experiments/killed').rglob('*.tmp'))
+        half = [path.name[1:].rsplit('.', 2)[0] for path in (root / 'experiments/killed').rglob('*.tmp')]
         saving += bool(half)
         print(f'kill {number + 1}: {newest_state(root, "killed")} of {iterations} iterations saved'
-              f'{f", in the middle of {half[0].name[:-4]}" if half else ""}', flush=True)
+              f'{f", in the middle of {half[0]}" if half else ""}', flush=True)
     if attempt(root, 'killed', iterations) != 0:
         return failed(root, 'killed')
     differences = compare(root, iterations)

@@ -20,14 +20,25 @@ import torch.multiprocessing as mp
 from basicsr.models import build_model
 from scaling_model import Iteration, Machines, Run, iteration, table
 
-from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Size, make_batch, random_network, training_options
+from ibmd_basicsr.benchmarks.sizes import (
+    IBMD,
+    SIZES,
+    TEACHER,
+    Size,
+    TrainingChoices,
+    make_batch,
+    random_network,
+    training_options,
+)
 from ibmd_basicsr.compat.quiet import quiet_host
-from ibmd_basicsr.models import cost
+from ibmd_basicsr.models.network_cost import measure_network
+from ibmd_basicsr.models.run_cost import network_blocks
+from ibmd_basicsr.models.turns import BRIDGE, STUDENT, Turns
 
 LARGE, SMALL = (replace(SIZES['nano'], batches={TEACHER: batch, IBMD: batch}, updates=2) for batch in ((4, 64), (1, 32)))
 """For one process, where arithmetic is in question, and for two, where sending is: images and side."""
-KINDS = {(TEACHER, 'bridge update'): 'teacher', (IBMD, 'bridge update'): 'distillation, bridge update',
-         (IBMD, 'student update'): 'distillation, student update'}
+KINDS = {(TEACHER, BRIDGE): 'teacher', (IBMD, BRIDGE): 'distillation, bridge update', (IBMD, STUDENT): 'distillation, student update'}
+FLOAT32 = TrainingChoices(amp=False)
 PROBE = 16 * 2**20
 """Bytes of the all-reduce that measures the bandwidth: about the nano networks' gradients."""
 
@@ -57,7 +68,7 @@ def check(repeats: int) -> str:
         runs = {kind: _counted(kind, Path(folder)) for kind in (TEACHER, IBMD)}
     # one core works at the rate that the teacher's iteration shows
     images = LARGE.batches[TEACHER][0]
-    rate = images * runs[TEACHER].flops('bridge update') / _median(alone, 'one process', TEACHER, 'bridge update')
+    rate = images * runs[TEACHER].flops(BRIDGE) / _median(alone, 'one process', TEACHER, BRIDGE)
     links = Machines(flops=rate, per_node=2, intra=together['bandwidth'], reach=1, latency=together['latency'], overlap=0)
     found = (f'measured constants: one process sustains {rate / 1e9:.1f} GFLOP/s (teacher); gloo between two: '
              f'{together["bandwidth"] / 1e6:.0f} MB/s, {together["latency"] * 1e6:.0f} us a message')
@@ -86,9 +97,9 @@ def _median(found: dict[str, Any], mode: str, kind: str, turn: str) -> float:
 
 
 def _counted(kind: str, folder: Path) -> Run:
-    opt = training_options(LARGE, kind, folder, gpu=False, amp=False)
+    opt = training_options(LARGE, kind, folder, gpu=False, choices=FLOAT32)
     side = LARGE.batches[kind][1]
-    return Run(opt, {name: cost.measure_network(block, side) for name, block in cost.network_blocks(opt).items()}, {})
+    return Run(opt, {name: measure_network(block, side) for name, block in network_blocks(opt).items()}, {})
 
 
 def _run(folder: Path, processes: int, repeats: int) -> dict[str, Any]:
@@ -122,14 +133,14 @@ def _work(rank: int, processes: int, folder: Path, result: Path, repeats: int) -
 
 def _iterations(size: Size, kind: str, folder: Path, rank: int, world: int, train: dict[str, Any], repeats: int) -> dict[str, Measured]:
     """Measure cycles of iterations on random images, all processes at the same time; ``world`` of them are one run."""
-    opt = training_options(size, kind, folder, gpu=False, amp=False)
+    opt = training_options(size, kind, folder, gpu=False, choices=FLOAT32)
     opt |= {'dist': world > 1, 'rank': rank if world > 1 else 0, 'world_size': world}
     opt['train'] |= train
     with quiet_host():
         model = build_model(opt)
-    batch, length = make_batch(size, kind, seed=rank), cost.cycle_length(opt)
+    batch, turns = make_batch(size, kind, seed=rank), Turns.from_options(opt)
     found: dict[str, Measured] = {}
-    for number in range(1, (repeats + 1) * length + 1):
+    for number in range(1, (repeats + 1) * turns.length + 1):
         model.update_learning_rate(number, warmup_iter=-1)
         model.feed_data(batch)
         dist.barrier()
@@ -137,9 +148,8 @@ def _iterations(size: Size, kind: str, folder: Path, rank: int, world: int, trai
         model.optimize_parameters(number)
         seconds = time.perf_counter() - start
         dist.barrier()
-        if number > length:
-            turn = 'student update' if kind == IBMD and number % length == 0 else 'bridge update'
-            found.setdefault(turn, Measured()).add(seconds, _loopback() - wire)
+        if number > turns.length:
+            found.setdefault(turns.of(number), Measured()).add(seconds, _loopback() - wire)
     return found
 
 

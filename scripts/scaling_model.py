@@ -23,8 +23,10 @@ import torch
 
 from ibmd_basicsr import compat  # noqa: F401  (before basicsr)
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
-from ibmd_basicsr.models import cost
+from ibmd_basicsr.models.network_cost import Activations, NetworkSize, measure_network
 from ibmd_basicsr.models.option_rules import prepare_options
+from ibmd_basicsr.models.run_cost import FLOAT32, activations_per_turn, gpu_bytes, images_at_once, network_blocks
+from ibmd_basicsr.models.turns import DISCRIMINATOR, LEARN, SHARED, Pass, Turns, training_passes
 from ibmd_basicsr.utils.errors import OptionError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +34,6 @@ FILES = tuple(f'options/{name}.yml' for name in ('sr4x_s_bridge', 'sr4x_s_ibmd',
 GPUS = tuple(2**power for power in range(10))
 BUCKET = 25 * 2**20
 """Bytes of a bucket of gradients, DistributedDataParallel's default: what is sent together, as soon as its gradients are there."""
-LEARNERS = {'bridge update': {'BridgeModel': 'net_g', 'IBMDModel': 'net_bridge'}, 'student update': {'IBMDModel': 'net_g'}}
 
 
 @dataclass(frozen=True)
@@ -81,26 +82,30 @@ class Run:
     Attributes:
         opt: checked options.
         sizes: by network name.
-        activations: by turn; see :func:`cost.activations_per_turn`.
+        activations: by turn; see :func:`~ibmd_basicsr.models.run_cost.activations_per_turn`.
     """
 
     opt: dict[str, Any]
-    sizes: dict[str, cost.NetworkSize]
-    activations: dict[str, cost.Activations]
+    sizes: dict[str, NetworkSize]
+    activations: dict[str, Activations]
 
     @property
     def turns(self) -> dict[str, int]:
         """Iterations of each kind in a cycle."""
-        length = cost.cycle_length(self.opt)
-        return {'bridge update': length - 1, 'student update': 1} if length > 1 else {'bridge update': 1}
+        return Turns.from_options(self.opt).per_cycle
+
+    def passes(self, turn: str) -> list[Pass]:
+        """Return the passes that the iterations of this kind in a cycle make; a discriminator learns in the last one."""
+        also = DISCRIMINATOR if turn == Turns.from_options(self.opt).last else turn
+        return [one for one in training_passes(self.opt) if one.turn in (turn, also)]
 
     def flops(self, turn: str) -> float:
         """Return the FLOPs of an iteration of this kind per image."""
-        return cost.flops_per_turn(cost.training_passes(self.opt), self.sizes)[turn] / self.turns[turn]
+        return sum(one.count * self.sizes[one.network].flops(one.kind) for one in self.passes(turn)) / self.turns[turn]
 
-    def learner(self, turn: str) -> cost.NetworkSize:
-        """Return the network that learns: the only one whose gradients travel."""
-        return self.sizes[LEARNERS[turn][self.opt['model_type']]]
+    def learners(self, turn: str) -> dict[str, NetworkSize]:
+        """Return the networks that learn, by name: the only ones whose gradients travel."""
+        return {one.network: self.sizes[one.network] for one in self.passes(turn) if one.kind == LEARN}
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,9 @@ def all_reduce_bytes(size: float, gpus: int) -> float:
 def iteration(run: Run, turn: str, machines: Machines, gpus: int, images: int, at_once: int, sharded: bool = False) -> Iteration:
     """Return the cost of an iteration.
 
-    Gradients travel once, with the backward pass of the last micro-batch: two forward passes of the learning network. What that does not
-    cover, and the last bucket, is waited for; so are the weights that owners send after a sharded step.
+    The gradients of a network that learns travel once, with its last backward: two forward passes over a micro-batch, over the whole batch
+    where a student's pass is shared. What that does not cover, and the last bucket, is waited for; so are the weights that owners send
+    after a sharded step.
 
     Args:
         run: the option file in numbers.
@@ -137,15 +143,17 @@ def iteration(run: Run, turn: str, machines: Machines, gpus: int, images: int, a
         at_once: of a micro-batch.
         sharded: ``train.shard_optimizer``.
     """
-    learner = run.learner(turn)
-    size = cost.FLOAT32 * learner.parameters
-    travel = machines.all_reduce(size, gpus)
-    hidden = machines.overlap * 2 * learner.forward * min(images, at_once) / machines.flops
-    exposed = max(travel - hidden, min(travel, machines.all_reduce(min(size, BUCKET), gpus)))
-    sent = all_reduce_bytes(size, gpus)
-    if sharded:
-        exposed += machines.broadcasts(size, len(learner.tensor_sizes), gpus)
-        sent += (gpus - 1) / gpus * size
+    exposed = sent = 0.0
+    for name, learner in run.learners(turn).items():
+        size = FLOAT32 * learner.parameters
+        travel = machines.all_reduce(size, gpus)
+        last = images if turn == SHARED and name == 'net_g' else min(images, at_once)
+        hidden = machines.overlap * 2 * learner.forward * last / machines.flops
+        exposed += max(travel - hidden, min(travel, machines.all_reduce(min(size, BUCKET), gpus)))
+        sent += all_reduce_bytes(size, gpus)
+        if sharded:
+            exposed += machines.broadcasts(size, len(learner.tensor_sizes), gpus)
+            sent += (gpus - 1) / gpus * size
     return Iteration(compute=images * run.flops(turn) / machines.flops, exposed=exposed, sent=sent)
 
 
@@ -156,11 +164,11 @@ def mean(run: Run, *arguments: Any, **options: Any) -> Iteration:
     return Iteration(*(sum(count * getattr(part, name) for count, part in parts) / total for name in ('compute', 'exposed', 'sent')))
 
 
-def memory(run: Run, gpus: int, at_once: int, sharded: bool) -> int:
-    """Return the bytes of a GPU: what stays (:func:`cost.gpu_bytes`) and the larger turn's activations."""
+def memory(run: Run, gpus: int, sharded: bool) -> int:
+    """Return the bytes of a GPU: what stays (:func:`gpu_bytes`) and the activations of the turn that keeps most."""
     opt = run.opt | {'train': run.opt['train'] | {'shard_optimizer': sharded}}
-    kept = max(turn.fixed + at_once * turn.per_image for turn in run.activations.values())
-    return sum(cost.gpu_bytes(opt, run.sizes, gpus).values()) + kept
+    kept = max(turn.bytes(images_at_once(opt), opt['datasets']['train']['batch_size_per_gpu']) for turn in run.activations.values())
+    return sum(gpu_bytes(opt, run.sizes, gpus).values()) + kept
 
 
 def read_run(file: str | Path) -> Run:
@@ -176,14 +184,14 @@ def read_run(file: str | Path) -> Run:
     prepare_options(opt, auto_gpu=True, this_machine=False)
     size = opt['datasets']['train']['gt_size']
     autocast = torch.bfloat16 if opt['train'].get('amp') else None
-    return Run(opt, {name: cost.measure_network(block, size) for name, block in cost.network_blocks(opt).items()},
-               cost.activations_per_turn(opt, size, autocast))
+    return Run(opt, {name: measure_network(block, size) for name, block in network_blocks(opt).items()},
+               activations_per_turn(opt, size, autocast))
 
 
 # ------------------------------------------------------------------ the text
 def report(run: Run, machines: Machines, gpus: Sequence[int], global_batch: int) -> str:
     """Return the table of an option file: weak scaling with its batch per GPU, strong scaling of ``global_batch`` images."""
-    batch, at_once = run.opt['datasets']['train']['batch_size_per_gpu'], cost.images_at_once(run.opt)
+    batch, at_once = run.opt['datasets']['train']['batch_size_per_gpu'], images_at_once(run.opt)
     alone = mean(run, machines, 1, batch, at_once)
     rows = []
     for number in gpus:
@@ -195,11 +203,11 @@ def report(run: Run, machines: Machines, gpus: Sequence[int], global_batch: int)
             strong = f'{whole.seconds / number / mean(run, machines, number, share, min(at_once, share)).seconds:.1%}'
         rows.append([number, batch * number, f'{one.compute:.3f}', f'{one.exposed:.4f}', f'{shared.exposed:.4f}', _gib(one.sent),
                      _gib(shared.sent), f'{alone.seconds / one.seconds:.1%}', f'{alone.seconds / shared.seconds:.1%}', strong,
-                     *(_gib(memory(run, number, at_once, sharded)) for sharded in (False, True))])
+                     *(_gib(memory(run, number, sharded)) for sharded in (False, True))])
     heads = ['GPUs', 'images', 'compute s', 'waiting s', 'sharded', 'sent GiB', 'sharded', 'weak', 'sharded', f'strong, {global_batch}',
              'memory GiB', 'sharded']
-    learns = ', '.join(f'{turn}: {run.flops(turn) / 1e12:.2f} TFLOP/image, {run.learner(turn).parameters:,} parameters learn'
-                       for turn in run.turns)
+    learns = ', '.join(f'{turn}: {run.flops(turn) / 1e12:.2f} TFLOP/image, '
+                       f'{sum(learner.parameters for learner in run.learners(turn).values()):,} parameters learn' for turn in run.turns)
     return (f'{run.opt["name"]}: {batch} images a GPU, {at_once} at once; {learns}\n'
             f'at {machines.flops / 1e12:g} TFLOP/s a GPU; means over the iterations of a cycle\n\n{table(heads, rows)}')
 

@@ -26,8 +26,8 @@ from basicsr.utils import tensor2img
 from tqdm import tqdm
 
 from ibmd_basicsr.benchmarks.tiles import agreement_by_place, near_seams
-from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
-from ibmd_basicsr.models import build_restorer
+from ibmd_basicsr.compat.options import read_options
+from ibmd_basicsr.models.recipes import recipe_from_options
 from ibmd_basicsr.reporting.comparison import device_name
 from ibmd_basicsr.reporting.pictures import Picture, load_pictures
 from ibmd_basicsr.restorer import Restorer
@@ -80,14 +80,11 @@ def prepare(file: Path, photos: Path) -> tuple[Restorer, dict[str, Any], list[Pi
     Raises:
         OSError, ValueError: what is missing or cannot be used.
     """
-    opt = normalise_numbers(read_option_file(file))
+    opt = read_options(file)
     if not ({'datasets', 'network_g', 'bridge', 'path', 'val', 'scale'} <= opt.keys() and opt['path'].get('pretrain_network_g')):
         raise OptionError(f'{file}: is no option file of a test of BridgeModel, such as options/test/sr4x_ibmd.yml.')
     dataset = next(iter(opt['datasets'].values())) | {'dataroot_gt': str(photos)}
-    restorer = build_restorer(network=opt['network_g'], bridge=opt['bridge'], weights=opt['path']['pretrain_network_g'],
-                              param_key=opt['path'].get('param_key_g', 'params_ema'), sampler=opt['val']['sampler'],
-                              scale=opt['scale'], device=CPU)
-    return restorer, opt, load_pictures(opt | {'dataset': dataset}, None)
+    return recipe_from_options(file).build(CPU), opt, load_pictures(opt | {'dataset': dataset}, None)
 
 
 def table(restorer: Restorer, scale: int, pictures: list[Picture], tiles: list[tuple[int, int]]) -> str:

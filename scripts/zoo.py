@@ -6,7 +6,7 @@
 
 The recipes are in options/zoo/recipes.yml: every stage is one call of `python -m ibmd_basicsr.train --auto_resume`, its log is
 experiments/NAME.zoo.log. A stage that is stopped loses what came after its last checkpoint (save_checkpoint_freq). Finished networks are
-written in half precision to --export, by scripts/export_weights.py.
+written in half precision to --export, as by scripts/export_weights.py.
 
 exit codes: 0 all done; 1 a stage failed, the other networks were trained; 2 wrong command line or recipe; 3 stopped by --minutes.
 """
@@ -25,12 +25,11 @@ import yaml
 from tqdm import tqdm
 
 from ibmd_basicsr.compat.options import read_option_file
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import OptionError, SaveError, one_line
 from ibmd_basicsr.utils.option_check import check_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / 'options' / 'zoo' / 'recipes.yml'
-EXPORTER = Path(__file__).resolve().with_name('export_weights.py')
 GRACE = 20
 """Seconds that a stopped training has to end by itself."""
 
@@ -118,11 +117,19 @@ def train(network: Network, end: float | None, folder: Path) -> str:
         if process.returncode or not stage.result.is_file():
             lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
             return f'{stage.experiment}: {lines[-1] if lines else "no output"} (all of it: {os.path.relpath(log, ROOT)})'
+    return export(network, folder)
+
+
+def export(network: Network, folder: Path) -> str:
+    """Write the networks of finished stages to ``folder``; return ``done`` or the reason of a failure."""
+    from ibmd_basicsr.checkpoints.conversion import export_half  # not above: torch takes seconds, which --list need not wait for
+    from ibmd_basicsr.utils.errors import CheckpointError
+    results = {stage.experiment: stage.result for stage in network.stages}
     for file, experiment in network.export.items():
-        export = subprocess.run([sys.executable, str(EXPORTER), f'experiments/{experiment}/models/net_g_latest.pth',
-                                 str(folder / f'{file}.pth')], cwd=ROOT, capture_output=True, text=True)
-        if export.returncode:
-            return f'{file}: {export.stderr.strip() or export.stdout.strip()}'
+        try:
+            export_half(results[experiment], folder / f'{file}.pth')
+        except (CheckpointError, OSError, SaveError) as error:
+            return f'{file}: {one_line(error)}'
     return 'done'
 
 

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'ibmd_basicsr'
 LEVELS = {'utils': 0, 'bridges': 1, 'compat': 1, 'archs': 2, 'losses': 2, 'metrics': 2, 'data': 2, 'checkpoints': 1, 'restorer': 3,
-          'models': 4, 'restoring': 5, 'reporting': 5, 'exporting': 5, 'diagnosis': 6, 'benchmarks': 6, 'cli': 7}
+          'models': 4, 'restoring': 5, 'reporting': 5, 'exporting': 5, 'importing': 5, 'diagnosis': 6, 'benchmarks': 6, 'cli': 7}
 COMMANDS = 8  # every other module at the top
 SIDEWAYS = (1, 2)  # levels whose parts do not know each other
 EVERYWHERE = {'version'}
@@ -65,3 +65,8 @@ def test_bridges_need_torch_alone(path):
                          ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_basicsr_below_the_models(path):
     assert not [name for name in imports(path) if name.split('.')[0] == 'basicsr']
+
+
+def test_distances_need_numpy_alone():
+    outside = {name.split('.')[0] for name in imports(PACKAGE / 'metrics' / 'distances.py')} - set(sys.stdlib_module_names)
+    assert outside == {'numpy'}

@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 from tiny import REPOSITORY, load_script
 
-from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
+from ibmd_basicsr.compat.options import read_options
 from ibmd_basicsr.models.option_schema import option_schema, plain
 
 SCRIPT = load_script('option_schema')
@@ -28,7 +28,7 @@ def test_the_file_is_what_the_rules_say_now():
 def test_shipped_files_name_the_schema_and_keep_it(validator, path):
     first = path.read_text(encoding='utf-8').splitlines()[0]
     assert first.startswith(HEADER) and (path.parent / first.removeprefix(HEADER)).resolve() == SCRIPT.FILE
-    errors = [(list(error.absolute_path), error.message) for error in validator.iter_errors(normalise_numbers(read_option_file(path)))]
+    errors = [(list(error.absolute_path), error.message) for error in validator.iter_errors(read_options(path))]
     assert not errors
 
 
@@ -42,7 +42,7 @@ def test_shipped_files_name_the_schema_and_keep_it(validator, path):
     (('datasets', 'train', 'type'), 'DegradedDataset'), (('datasets', 'train', 'prefetch_mode'), 'cpu'),
     (('logger', 'print_frequency'), 10), (('teacher', 'weight'), 'teacher.pth'), (('networks_g',), {})], ids=lambda value: str(value)[:40])
 def test_mistakes_are_found_where_they_are(validator, place, value):
-    opt = json.loads(json.dumps(normalise_numbers(read_option_file(REPOSITORY / 'options/sr4x_ibmd.yml'))))  # without shared blocks
+    opt = json.loads(json.dumps(read_options(REPOSITORY / 'options/sr4x_ibmd.yml')))  # without shared blocks
     *blocks, key = place
     block = opt
     for name in blocks:

@@ -5,18 +5,21 @@ import sys
 from dataclasses import replace
 
 import pytest
-from tiny import REPOSITORY, environment, load_script, options, write
+from tiny import GAN, REPOSITORY, environment, load_script, options, write
 
-from ibmd_basicsr.models import cost
+from ibmd_basicsr.models.run_cost import flops_of_run, largest_share
 
 model = load_script('scaling_model')
+SHARED = {'train__share_generator_pass': True, 'train__micro_batch': 1}
 IDEAL = model.Machines(flops=1e9, per_node=4, intra=1e9, inter=1e8, reach=0.5, latency=0, overlap=0)
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp('scaling')
-    return {name: model.read_run(write(root, options(root, name, name=name))) for name in ('BridgeModel', 'IBMDModel')}
+    return {name: model.read_run(write(root, options(root, kind, name=name, **changes))) for name, (kind, changes) in {
+        'BridgeModel': ('BridgeModel', {}), 'IBMDModel': ('IBMDModel', {}), 'shared': ('IBMDModel', SHARED),
+        'alone': ('IBMDModel', SHARED | {'train__bridge_updates_per_student': 1}), 'GAN': ('IBMDModel', GAN)}.items()}
 
 
 def test_bytes_of_an_all_reduce():
@@ -40,11 +43,11 @@ def test_a_single_gpu_waits_for_nobody(runs):
 
 
 def test_compute_is_the_dry_runs_count(runs):
-    """The same FLOPs as of the whole run: 8 iterations of 2 images, with K = 2."""
+    """The same FLOPs as of the whole run: whole cycles of 1, 2 or 3 iterations of 2 images."""
     for run in runs.values():
-        iterations = 9
+        iterations = 6
         run.opt['train']['total_iter'] = iterations
-        assert iterations * model.mean(run, IDEAL, 1, 2, 2).compute == pytest.approx(cost.flops_of_run(run.opt, run.sizes, 2) / 1e9)
+        assert iterations * model.mean(run, IDEAL, 1, 2, 2).compute == pytest.approx(flops_of_run(run.opt, run.sizes, 2) / 1e9)
 
 
 def test_only_the_learners_gradients_travel(runs):
@@ -57,6 +60,39 @@ def test_only_the_learners_gradients_travel(runs):
         shared = model.iteration(run, turn, IDEAL, 2, 2, 2, sharded=True)
         assert shared.sent == 1.5 * size and shared.exposed == pytest.approx(2 * size / 0.5e9)
     assert run.sizes['net_g'].parameters != run.sizes['net_bridge'].parameters  # else the test could not tell
+
+
+def test_a_shared_update_sends_both_gradients(runs):
+    """K - 1 = 1 bridge update, then one in which both networks learn; with K = 1 there are shared updates alone."""
+    run = runs['shared']
+    assert run.turns == {'bridge update': 1, 'shared update': 1} and runs['alone'].turns == {'shared update': 1}
+    bridge, student = (4 * run.sizes[name].parameters for name in ('net_bridge', 'net_g'))
+    one = model.iteration(run, 'shared update', IDEAL, 2, 2, 1)
+    assert one.sent == bridge + student and one.exposed == pytest.approx((bridge + student) / 0.5e9)
+
+
+def test_a_shared_pass_hides_what_the_whole_batchs_backward_covers(runs, monkeypatch):
+    """The student's one backward is of the batch of 2, the bridge network's last one of a micro-batch of 1."""
+    run = runs['shared']
+    bridge, student = (run.sizes[name] for name in ('net_bridge', 'net_g'))
+    monkeypatch.setattr(model, 'BUCKET', 2)  # a bucket of next to nothing
+    # backward passes are half as long as the bridge network's gradients travel
+    some = replace(IDEAL, flops=2 * bridge.forward / (4 * bridge.parameters / 2 / 0.5e9), overlap=1)
+    waits = [max(0, 4 * size.parameters / 0.5e9 - 2 * images * size.forward / some.flops) for size, images in ((bridge, 1), (student, 2))]
+    assert waits[0] > 1e-6
+    assert model.iteration(run, 'shared update', some, 2, 2, 1).exposed == pytest.approx(sum(waits), abs=1e-8)
+
+
+def test_a_discriminator_learns_in_the_students_iterations(runs):
+    run = runs['GAN']
+    assert list(run.learners('bridge update')) == ['net_bridge'] and list(run.learners('student update')) == ['net_g', 'net_d']
+
+
+def test_memory_counts_the_whole_batch_of_a_shared_pass(runs):
+    run = runs['shared']
+    kept = run.activations['shared update']
+    assert kept.per_batch_image > 0
+    assert model.memory(run, 1, False) == sum(model.gpu_bytes(run.opt, run.sizes, 1).values()) + kept.bytes(at_once=1, batch=2)
 
 
 def test_overlap_hides_all_but_the_last_bucket(runs, monkeypatch):
@@ -74,9 +110,9 @@ def test_overlap_hides_all_but_the_last_bucket(runs, monkeypatch):
 
 def test_memory_differs_by_the_optimisers_share(runs):
     run = runs['IBMDModel']
-    saved = model.memory(run, 2, 2, sharded=False) - model.memory(run, 2, 2, sharded=True)
+    saved = model.memory(run, 2, sharded=False) - model.memory(run, 2, sharded=True)
     whole = [run.sizes[name] for name in ('net_g', 'net_bridge')]
-    assert saved == 8 * sum(size.parameters - cost.largest_share(size.tensor_sizes, 2) for size in whole)
+    assert saved == 8 * sum(size.parameters - largest_share(size.tensor_sizes, 2) for size in whole)
 
 
 def test_command(tmp_path, capsys):

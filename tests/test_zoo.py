@@ -61,6 +61,17 @@ def test_a_failure_is_one_line_and_the_others_go_on(project, monkeypatch, capsys
     assert 'ours: failed' in printed.out and 'theirs: done' in printed.out
 
 
+@pytest.mark.parametrize(('content', 'reason'), [
+    ({'params': {'weight': torch.ones(1)}}, "has no 'params_ema'"),
+    ({'params_ema': {'weight': torch.tensor([1e6])}}, 'weight has values that are not finite as float16'),
+])
+def test_a_network_that_cannot_be_exported_is_one_line(project, capsys, content, reason):
+    torch.save(content, project / 'trained.pth')
+    assert run(project, 'ours') == 1
+    errors = capsys.readouterr().err
+    assert 'error: ours: ours_student: ' in errors and reason in errors and not (project / 'out/ours_student.pth').exists()
+
+
 def test_minutes_stop_and_the_same_command_goes_on(project, monkeypatch, capsys):
     command = zoo.Stage.command
     monkeypatch.setattr(zoo.Stage, 'command', lambda stage: [sys.executable, '-c', 'import time; time.sleep(60)'])

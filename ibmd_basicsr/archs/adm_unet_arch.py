@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,42 @@ from ibmd_basicsr.archs.adm_layers import (
     zero_module,
 )
 from ibmd_basicsr.utils.numbers import is_integer
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Blocks:
+    """What the blocks of an :class:`ADMUNet` have in common; makes them. ``factor``: downsampling of a level (a size change: the finer)."""
+
+    emb_channels: int
+    dropout: float
+    use_scale_shift_norm: bool
+    resblock_updown: bool
+    attention_resolutions: Sequence[int]
+    num_head_channels: int
+    num_heads: int | None
+    attention_order: str
+    checkpoint_levels: Sequence[int]
+
+    def residual(self, channels: int, factor: int, **kwargs: Any) -> ResBlock:
+        return ResBlock(channels, self.emb_channels, dropout=self.dropout, use_scale_shift_norm=self.use_scale_shift_norm,
+                        recompute=factor in self.checkpoint_levels, **kwargs)
+
+    def attention(self, channels: int) -> AttentionBlock:
+        if self.num_heads is not None and channels % self.num_heads:
+            raise ValueError(f'ADMUNet: num_heads must divide the {channels} channels of an attention block, got {self.num_heads}.')
+        head_width = self.num_head_channels if self.num_heads is None else channels // self.num_heads
+        return AttentionBlock(channels, num_head_channels=head_width, order=self.attention_order)
+
+    def pair(self, channels: int, width: int, factor: int) -> list[nn.Module]:
+        """Return a residual block from ``channels`` to ``width`` and, where the level has it, attention."""
+        layers: list[nn.Module] = [self.residual(channels, factor, out_channels=width)]
+        return layers + [self.attention(width)] if factor in self.attention_resolutions else layers
+
+    def shrink(self, width: int, factor: int) -> nn.Module:
+        return self.residual(width, factor, down=True) if self.resblock_updown else Downsample(width, use_conv=True)
+
+    def grow(self, width: int, factor: int) -> nn.Module:
+        return self.residual(width, factor, up=True) if self.resblock_updown else Upsample(width, use_conv=True)
 
 
 @ARCH_REGISTRY.register()
@@ -66,6 +104,8 @@ class ADMUNet(nn.Module):
     LARGEST = {'in_channels': 2**10, 'out_channels': 2**10, 'cond_channels': 2**10, 'noise_channels': 2**10, 'num_res_blocks': 32,
                'patch_size': 64, 'num_classes': 10**6}
     MOST_LEVELS = 10
+    OPTIONAL = ('out_channels', 'num_heads', 'num_classes')
+    """Integers that may be None."""
 
     def __init__(
             self,
@@ -88,18 +128,53 @@ class ADMUNet(nn.Module):
             patch_size: int = 1,
             checkpoint_levels: Sequence[int] = ()):
         super().__init__()
-        for name, value, least in (('in_channels', in_channels, 1), ('out_channels', 1 if out_channels is None else out_channels, 1),
-                                   ('cond_channels', cond_channels, 0), ('noise_channels', noise_channels, 0),
-                                   ('model_channels', model_channels, 1), ('num_res_blocks', num_res_blocks, 1),
-                                   ('patch_size', patch_size, 1), ('num_head_channels', num_head_channels, 1),
-                                   ('num_heads', 1 if num_heads is None else num_heads, 1),
-                                   ('num_classes', 1 if num_classes is None else num_classes, 1)):
-            if not is_integer(value, least):
-                raise ValueError(f'ADMUNet: {name} must be an integer of at least {least}, got {value!r}.')
-            if value > self.LARGEST.get(name, self.WIDEST):
-                raise ValueError(f'ADMUNet: {name} must be an integer of at most {self.LARGEST.get(name, self.WIDEST)}, got {value}.')
+        self._check_integers(
+            in_channels=in_channels, out_channels=out_channels, cond_channels=cond_channels, noise_channels=noise_channels,
+            model_channels=model_channels, num_res_blocks=num_res_blocks, patch_size=patch_size, num_head_channels=num_head_channels,
+            num_heads=num_heads, num_classes=num_classes)
         if not 0 <= dropout < 1:
             raise ValueError(f'ADMUNet: dropout must lie in [0, 1), got {dropout!r}.')
+        self._check_levels(channel_mult, model_channels, checkpoint_levels)
+        self.in_channels = in_channels
+        self.out_channels = in_channels if out_channels is None else out_channels
+        self.cond_channels = cond_channels
+        self.noise_channels = noise_channels
+        self.model_channels = model_channels
+        self.patch_size = patch_size
+        self.num_classes = num_classes
+        self.size_multiple = patch_size * 2**(len(channel_mult) - 1)
+
+        emb_channels = 4 * model_channels
+        blocks = _Blocks(
+            emb_channels=emb_channels, dropout=dropout, use_scale_shift_norm=use_scale_shift_norm, resblock_updown=resblock_updown,
+            attention_resolutions=attention_resolutions, num_head_channels=num_head_channels, num_heads=num_heads,
+            attention_order=attention_order, checkpoint_levels=checkpoint_levels)
+        widths = [int(mult * model_channels) for mult in channel_mult]
+        # modules are registered, and their weights drawn, in guided-diffusion's order
+        self.time_embed = nn.Sequential(
+            Linear32(model_channels, emb_channels), nn.SiLU(), Linear32(emb_channels, emb_channels))
+        if num_classes is not None:
+            self.label_emb = nn.Embedding(num_classes, emb_channels)
+        skips = self._add_input_half(blocks, widths, num_res_blocks)
+        width, factor = widths[-1], 2**(len(widths) - 1)
+        self.middle_block = TimestepSequential(
+            blocks.residual(width, factor), blocks.attention(width), blocks.residual(width, factor))
+        self._add_output_half(blocks, widths, num_res_blocks, skips)
+        self.out = nn.Sequential(
+            normalization(widths[0]), nn.SiLU(),
+            zero_module(nn.Conv2d(widths[0], patch_size**2 * self.out_channels, 3, padding=1)))
+
+    def _check_integers(self, **given: int | None) -> None:
+        for name, value in given.items():
+            if value is None and name in self.OPTIONAL:
+                continue
+            least, most = 0 if name in ('cond_channels', 'noise_channels') else 1, self.LARGEST.get(name, self.WIDEST)
+            if not is_integer(value, least):
+                raise ValueError(f'ADMUNet: {name} must be an integer of at least {least}, got {value!r}.')
+            if value > most:
+                raise ValueError(f'ADMUNet: {name} must be an integer of at most {most}, got {value}.')
+
+    def _check_levels(self, channel_mult: Sequence[float], model_channels: int, checkpoint_levels: Sequence[int]) -> None:
         if not channel_mult:
             raise ValueError('ADMUNet: channel_mult must name at least one level, got an empty list.')
         if len(channel_mult) > self.MOST_LEVELS:
@@ -112,71 +187,37 @@ class ADMUNet(nn.Module):
         if not isinstance(checkpoint_levels, (list, tuple)) or not set(checkpoint_levels) <= set(factors):
             raise ValueError(f'ADMUNet: checkpoint_levels must be a list of downsampling factors out of {factors}, '
                              f'got {checkpoint_levels!r}.')
-        self.in_channels = in_channels
-        self.out_channels = in_channels if out_channels is None else out_channels
-        self.cond_channels = cond_channels
-        self.noise_channels = noise_channels
-        self.model_channels = model_channels
-        self.patch_size = patch_size
 
-        emb_channels = 4 * model_channels
-        patch_area = patch_size**2
-        self.time_embed = nn.Sequential(
-            Linear32(model_channels, emb_channels), nn.SiLU(), Linear32(emb_channels, emb_channels))
-        if num_classes is not None:
-            self.label_emb = nn.Embedding(num_classes, emb_channels)
-        self.num_classes = num_classes
-
-        def res_block(channels: int, factor: int, **kwargs) -> ResBlock:
-            return ResBlock(channels, emb_channels, dropout=dropout, use_scale_shift_norm=use_scale_shift_norm,
-                            recompute=factor in checkpoint_levels, **kwargs)
-
-        def attention(channels: int) -> AttentionBlock:
-            if num_heads is not None and channels % num_heads:
-                raise ValueError(f'ADMUNet: num_heads must divide the {channels} channels of an attention block, got {num_heads}.')
-            head_width = num_head_channels if num_heads is None else channels // num_heads
-            return AttentionBlock(channels, num_head_channels=head_width, order=attention_order)
-
-        # Input half. `skips` remembers the width of each block's output for the concatenations of the output half.
-        width = int(channel_mult[0] * model_channels)
-        entrance = nn.Conv2d(patch_area * (in_channels + cond_channels + noise_channels), width, 3, padding=1)
+    def _add_input_half(self, blocks: _Blocks, widths: Sequence[int], num_res_blocks: int) -> list[int]:
+        """Register ``input_blocks``; return the width of each block's output, for the concatenations of the output half."""
+        width, patch_area = widths[0], self.patch_size**2
+        entrance = nn.Conv2d(patch_area * (self.in_channels + self.cond_channels + self.noise_channels), width, 3, padding=1)
         with torch.no_grad():
-            entrance.weight[:, patch_area * in_channels:].zero_()
+            entrance.weight[:, patch_area * self.in_channels:].zero_()
         self.input_blocks = nn.ModuleList([TimestepSequential(entrance)])
         skips = [width]
-        factor = 1
-        for level, mult in enumerate(channel_mult):
+        for level, level_width in enumerate(widths):
+            factor = 2**level
             for _ in range(num_res_blocks):
-                layers: list[nn.Module] = [res_block(width, factor, out_channels=int(mult * model_channels))]
-                width = int(mult * model_channels)
-                if factor in attention_resolutions:
-                    layers.append(attention(width))
-                self.input_blocks.append(TimestepSequential(*layers))
+                self.input_blocks.append(TimestepSequential(*blocks.pair(width, level_width, factor)))
+                width = level_width
                 skips.append(width)
-            if level < len(channel_mult) - 1:
-                shrink = res_block(width, factor, down=True) if resblock_updown else Downsample(width, use_conv=True)
-                self.input_blocks.append(TimestepSequential(shrink))
+            if level < len(widths) - 1:
+                self.input_blocks.append(TimestepSequential(blocks.shrink(width, factor)))
                 skips.append(width)
-                factor *= 2
-        self.size_multiple = patch_size * factor
+        return skips
 
-        self.middle_block = TimestepSequential(res_block(width, factor), attention(width), res_block(width, factor))
-
+    def _add_output_half(self, blocks: _Blocks, widths: Sequence[int], num_res_blocks: int, skips: Sequence[int]) -> None:
+        """Register ``output_blocks``; ``skips`` as :meth:`_add_input_half` returns them."""
+        width, skips = widths[-1], list(skips)
         self.output_blocks = nn.ModuleList()
-        for level, mult in reversed(list(enumerate(channel_mult))):
+        for level, level_width in reversed(list(enumerate(widths))):
             for i in range(num_res_blocks + 1):
-                layers = [res_block(width + skips.pop(), factor, out_channels=int(mult * model_channels))]
-                width = int(mult * model_channels)
-                if factor in attention_resolutions:
-                    layers.append(attention(width))
+                layers = blocks.pair(width + skips.pop(), level_width, 2**level)
+                width = level_width
                 if level and i == num_res_blocks:
-                    factor //= 2
-                    layers.append(res_block(width, factor, up=True) if resblock_updown else Upsample(width, use_conv=True))
+                    layers.append(blocks.grow(width, 2**(level - 1)))
                 self.output_blocks.append(TimestepSequential(*layers))
-
-        self.out = nn.Sequential(
-            normalization(width), nn.SiLU(),
-            zero_module(nn.Conv2d(width, patch_area * self.out_channels, 3, padding=1)))
 
     def forward(self, x: Tensor, timesteps: Tensor, cond: Tensor | None = None, z: Tensor | None = None,
                 y: Tensor | None = None) -> Tensor:

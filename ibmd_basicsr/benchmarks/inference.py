@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ibmd_basicsr.benchmarks.passes import bare_pass, network_inputs, times
 from ibmd_basicsr.benchmarks.reference import I2SBTables, ReferenceSampler
+from ibmd_basicsr.benchmarks.session import PartKind, Session
 from ibmd_basicsr.benchmarks.sizes import SCALE, SEED, Size, random_network, student_network
-from ibmd_basicsr.benchmarks.timing import Case, Row, Target, measure
+from ibmd_basicsr.benchmarks.timing import Case, Row, Target
 from ibmd_basicsr.bridges import build_bridge, spaced_steps
-from ibmd_basicsr.models.cost import FORWARD
+from ibmd_basicsr.models.turns import FORWARD
 from ibmd_basicsr.reporting.peers import PeerRestorer
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import lq_to_x_T
@@ -23,7 +24,6 @@ BRIDGE = {'type': 'I2SB', 'n_timestep': 1000, 'beta_max': 0.3}
 SLOW_CALLS = 100
 """From so many network calls on, and for images of so many pixels (:data:`LARGE`), a few repeats are enough."""
 LARGE = 512
-FEW = 3
 BF16, OUTERMOST = 'student, bf16', 'student, channels outermost'
 
 
@@ -68,8 +68,9 @@ def teacher_restorer(size: Size, device: torch.device, calls: int) -> Restorer:
                     sampler=SamplerOptions(type='ancestral', steps=calls), scale=SCALE)
 
 
-def samplers_against_passes(size: Size, device: torch.device, repeats: int, tick: Callable[[str], None]) -> list[Row]:
+def samplers_against_passes(session: Session) -> list[Row]:
     """Measure a whole restoration of one image against its network calls alone: seconds per image."""
+    size, device = session.size, session.device
     lq = input_image(size.sampler_side, device)
     rows = []
     student = student_restorer(size, device)
@@ -80,7 +81,7 @@ def samplers_against_passes(size: Size, device: torch.device, repeats: int, tick
         cases = [Case(name, restore(restorer, lq)), Case(f'bare passes, {calls}', times(call, calls))]
         if restorer is not student:
             cases.append(Case(f'reference sampler, {calls}', _reference(restorer, calls, lq, device)))
-        ours, bare, *reference = measure(cases, min(repeats, FEW) if calls >= SLOW_CALLS else repeats, device, tick)
+        ours, bare, *reference = session.measure(cases, _sampler_repeats(session, calls))
         ours.against, ours.target = bare, Target('at most', 1.02 if calls >= 20 else 1.05)
         for row in reference:
             row.against = bare
@@ -94,15 +95,16 @@ def _reference(restorer: Restorer, calls: int, lq: Tensor, device: torch.device)
     return lambda: sampler(lq_to_x_T(lq, SCALE), torch.randn_like)
 
 
-def student_against_peers(size: Size, device: torch.device, repeats: int, tick: Callable[[str], None]) -> list[Row]:
+def student_against_peers(session: Session) -> list[Row]:
     """Measure the student, its variants and networks of BasicSR on one image of each side: seconds per image."""
+    size, device = session.size, session.device
     restorers = {'student': student_restorer(size, device)} | {name: peer_restorer(block, device) for name, block in size.peers.items()}
     restorers |= student_variants(size, device)
     rows = []
     for side in size.sides:
         lq = input_image(side, device)
-        student, *peers = measure([Case(f'{name}, {side} px', restore(restorer, lq)) for name, restorer in restorers.items()],
-                                  min(repeats, FEW) if side >= LARGE else repeats, device, tick)
+        student, *peers = session.measure([Case(f'{name}, {side} px', restore(restorer, lq)) for name, restorer in restorers.items()],
+                                          _peer_repeats(session, side))
         for row in (student, *peers):
             row.notes['parameters'] = restorers[row.name.rpartition(',')[0]].parameters
         for row in peers:
@@ -113,20 +115,21 @@ def student_against_peers(size: Size, device: torch.device, repeats: int, tick: 
     return rows
 
 
-def teacher_against_student(size: Size, device: torch.device, repeats: int, tick: Callable[[str], None]) -> list[Row]:
+def teacher_against_student(session: Session) -> list[Row]:
     """Measure a teacher with all its calls against the student with one: seconds per image.
 
     All calls of a teacher cost the same (part d), so a few are timed, with the sampler around them, and multiplied up. The student makes
     as many whole restorations in that time.
     """
+    size, device = session.size, session.device
     timed = timed_calls(size)
     student, teacher = student_restorer(size, device), teacher_restorer(size, device, timed)
     calls = student.bridge.schedule.default_calls
     lq = input_image(size.sampler_side, device)
-    one, all_calls = measure(
+    one, all_calls = session.measure(
         [Case(f'student, 1 call, {size.sampler_side} px', times(restore(student, lq), timed), per=timed),
          Case(f'teacher, {calls} calls as {calls}/{timed} of {timed} timed ones, {size.sampler_side} px', restore(teacher, lq),
-              per=timed / calls)], min(repeats, FEW), device, tick)
+              per=timed / calls)], session.few)
     all_calls.against, all_calls.target = one, Target('at least', 950)
     return [one, all_calls]
 
@@ -134,3 +137,36 @@ def teacher_against_student(size: Size, device: torch.device, repeats: int, tick
 def timed_calls(size: Size) -> int:
     """Return how many calls of the teacher are timed in :func:`teacher_against_student`."""
     return max(calls for calls in size.calls if calls < SLOW_CALLS)
+
+
+def _sampler_repeats(session: Session, calls: int) -> int:
+    return session.few if calls >= SLOW_CALLS else session.repeats
+
+
+def _peer_repeats(session: Session, side: int) -> int:
+    return session.few if side >= LARGE else session.repeats
+
+
+def _sampler_ticks(session: Session) -> int:
+    """Return the number of ticks of :func:`samplers_against_passes`."""
+    return 2 * (session.repeats + 1) + sum(3 * (_sampler_repeats(session, calls) + 1) for calls in session.size.calls)
+
+
+def _peer_ticks(session: Session) -> int:
+    """Return the number of ticks of :func:`student_against_peers`."""
+    restorers = 1 + len(session.size.peers) + len(variant_names(session.device))
+    return sum(restorers * (_peer_repeats(session, side) + 1) for side in session.size.sides)
+
+
+PARTS = {
+    'd': PartKind(
+        'sampler against its bare network calls',
+        'One image of {size.sampler_side} px, from the corrupted image to the clamped result. The reference puts EMA weights in and out '
+        'and copies states to the CPU. Seconds per image.',
+        _sampler_ticks, samplers_against_passes),
+    'e': PartKind(
+        'student against its teacher and networks of BasicSR',
+        'One image, x4, random weights. Seconds per image; ratio: how much longer than the student.',
+        lambda session: 2 * (session.few + 1) + _peer_ticks(session),
+        lambda session: [*teacher_against_student(session), *student_against_peers(session)]),
+}

@@ -1,7 +1,8 @@
 """Part g, and what part h uses of it: peak memory, each row in a process of its own.
 
-On a GPU it is what torch has allocated at most. On a CPU nobody counts allocations, so it is the largest resident set of the process, less
-what it was before networks were built: weights, optimiser, activations, workspaces, and what the allocator has not given back.
+On a GPU it is what torch has allocated at most, in a second run: in the first, cuDNN tries algorithms and their workspaces. On a CPU
+nobody counts allocations, so it is the largest resident set of the process, less what it was before networks were built: weights,
+optimiser, activations, workspaces, and what the allocator has not given back.
 """
 from __future__ import annotations
 
@@ -11,38 +12,38 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ibmd_basicsr.benchmarks.inference import input_image, peer_restorer, restore, student_restorer, teacher_restorer
-from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Iterations, make_batch, make_model
+from ibmd_basicsr.benchmarks.session import PartKind, Session
+from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Iterations, Size, TrainingChoices, make_batch, make_model
 from ibmd_basicsr.benchmarks.timing import Row, Target, synchronise
 from ibmd_basicsr.benchmarks.training import NAMES, REFERENCES
-from ibmd_basicsr.models.cost import cycle_length
+from ibmd_basicsr.models.turns import Turns
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 
 MIB = 2**20
 
 
-def memory_rows(size_name: str, device: torch.device, tick: Callable[[str], None], how: Mapping[str, Any]) -> list[Row]:
+def memory_rows(session: Session) -> list[Row]:
     """Measure the peak memory of training and restoring: MiB, one repeat."""
     rows = {}
-    for name in case_names(size_name):
-        peak, before, _ = in_a_process(build_case, size_name, name, how, device=str(device))
+    for name in case_names(session.size):
+        peak, before, _ = in_a_process(build_case, session.size_name, name, session.training, device=str(session.device))
         rows[name] = Row(name, 'MiB', [peak / MIB], notes={'before_mib': before / MIB})
-        tick(name)
+        session.tick(name)
     for kind in (IBMD, TEACHER):
         ours = rows[NAMES[kind]]
         ours.against, ours.target = rows[f'{NAMES[kind]}, reference'], Target('at most', 0.6) if kind == IBMD else None
     return list(rows.values())
 
 
-def case_names(size_name: str) -> list[str]:
+def case_names(size: Size) -> list[str]:
     """Return the names of the rows."""
-    size = SIZES[size_name]
     training = [name for kind in (IBMD, TEACHER) for name in (NAMES[kind], f'{NAMES[kind]}, reference')]
     return [*training, f'teacher, {size.calls[-1]} calls, {size.sampler_side} px',
             *(f'{name}, {side} px' for side in size.sides for name in ('student', *size.peers))]
@@ -57,7 +58,7 @@ def in_a_process(build: Callable[..., Callable[[], object]], *arguments: Any, de
         device: where to run.
 
     Returns:
-        Peak memory of building and running, and what was resident before, in bytes; seconds of running.
+        Peak memory of building and running (on a GPU: of a second run), and what was resident before, in bytes; seconds of that run.
 
     Raises:
         RuntimeError: the process ended without an answer; its own traceback is on the standard error stream.
@@ -85,6 +86,10 @@ def _measure(sender, threads: int, build: Callable, arguments: tuple, device_nam
         gc.collect()
         before = 0 if device.type == 'cuda' else reset_peak()
         run = build(*arguments, device, Path(folder))
+        if device.type == 'cuda':  # kernels are loaded and chosen
+            run()
+            synchronise(device)
+            torch.cuda.reset_peak_memory_stats(device)
         start = time.perf_counter()
         run()
         synchronise(device)
@@ -94,13 +99,13 @@ def _measure(sender, threads: int, build: Callable, arguments: tuple, device_nam
     sender.close()
 
 
-def build_case(size_name: str, name: str, how: Mapping[str, Any], device: torch.device, folder: Path) -> Callable[[], object]:
+def build_case(size_name: str, name: str, choices: TrainingChoices, device: torch.device, folder: Path) -> Callable[[], object]:
     """Return what the row ``name`` runs; a model writes into ``folder``."""
     size = SIZES[size_name]
     for kind in (IBMD, TEACHER):
         if name.startswith(NAMES[kind]):
-            model = make_model(size, kind, folder, device, **how)
-            cycle = cycle_length(model.opt)
+            model = make_model(size, kind, folder, device, choices=choices)
+            cycle = Turns.from_options(model.opt).length
             if name.endswith('reference'):
                 model = REFERENCES[kind](model)
             # the second cycle meets optimisers with a state and gradients of the network at rest
@@ -139,3 +144,11 @@ def peak_rss() -> int:
 def _status(name: str) -> int:
     line = next(line for line in Path('/proc/self/status').read_text(encoding='ascii').splitlines() if line.startswith(f'{name}:'))
     return int(line.split()[1]) * 1024
+
+
+PARTS = {
+    'g': PartKind(
+        'peak memory',
+        'Each row in a process of its own. GPU: what torch allocated. CPU: largest resident set less that before networks were built.',
+        lambda session: len(case_names(session.size)), memory_rows),
+}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ibmd_basicsr.benchmarks.timing import Case
-from ibmd_basicsr.models.cost import LEARN, THROUGH, Pass, cycle_length, training_passes
+from ibmd_basicsr.models.turns import LEARN, THROUGH, Pass, Turns, training_passes
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def bare_pass(net: nn.Module, inputs: Inputs, kind: str, autocast: torch.dtype |
     Args:
         net: its ``requires_grad`` is set before each pass, as ``kind`` has it.
         inputs: of the pass.
-        kind: a key of :data:`~ibmd_basicsr.models.cost.FORWARDS`: forward without gradient, forward and backward to the parameters, or
+        kind: a key of :data:`~ibmd_basicsr.models.turns.FORWARDS`: forward without gradient, forward and backward to the parameters, or
             forward and backward to the input alone.
         autocast: dtype of mixed precision; None for float32.
     """
@@ -81,7 +81,7 @@ def pass_cases(model) -> list[tuple[Pass, Case]]:
         inputs = network_inputs(net, block['batch_size_per_gpu'], block['gt_size'], device)
         call = bare_pass(net, inputs, one.kind, model.switches.autocast)
         cases.append((one, Case(f'{one.turn}: {one.network}, {one.kind}, x {one.count:g}', times(call, int(one.count)),
-                                per=cycle_length(opt))))
+                                per=Turns.from_options(opt).length)))
     return cases
 
 

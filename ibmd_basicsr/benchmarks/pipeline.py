@@ -2,20 +2,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from basicsr.data import build_dataloader, build_dataset
 
-from ibmd_basicsr.benchmarks.sizes import IBMD, Size, make_model, training_options
+from ibmd_basicsr.benchmarks.session import PartKind, Session
+from ibmd_basicsr.benchmarks.sizes import IBMD, training_options
 from ibmd_basicsr.benchmarks.timing import Row, Target, synchronise
 from ibmd_basicsr.compat.iteration_sampler import IterationSampler
 from ibmd_basicsr.compat.quiet import quiet_host
-from ibmd_basicsr.models.cost import cycle_length
+from ibmd_basicsr.data.lmdb_writer import create_lmdb
+from ibmd_basicsr.models.turns import Turns
 
 BATCHES = 12
 """Batches of a repeat; more than the workers have ready when it starts."""
@@ -61,31 +62,32 @@ class Stream:
         self.batches = None
 
 
-def data_rows(size: Size, photographs: Path, lmdb: Path, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
-              how: Mapping[str, Any]) -> list[Row]:
+def data_rows(session: Session) -> list[Row]:
     """Measure images per second from folder and LMDB, and the share of an IBMD iteration that is spent waiting.
 
     Images are decoded for every draw, except in the last rows, which keep them in memory as the option files of this project do.
     """
+    photographs, lmdb = session.data or make_photographs(session.folder / 'photographs'), session.folder / 'photographs.lmdb'
+    create_lmdb(photographs, lmdb, progress=False)
     rows = []
     # workers first: LMDB refuses to be opened in a child of a process that has it open
     for workers in (WORKERS, 0):
-        disk, packed = throughput(size, {'folder': photographs, 'LMDB': lmdb}, workers, folder, repeats, tick)
+        disk, packed = throughput(session, {'folder': photographs, 'LMDB': lmdb}, workers)
         packed.against, packed.target = disk, Target('at least', 1)
         rows += [packed, disk]
-    return rows + [waiting(size, photographs, cache, folder, device, repeats, tick, how) for cache in (False, True)]
+    return rows + [waiting(session, photographs, cache) for cache in (False, True)]
 
 
-def throughput(size: Size, sources: dict[str, Path], workers: int, folder: Path, repeats: int, tick: Callable[[str], None]) -> list[Row]:
+def throughput(session: Session, sources: dict[str, Path], workers: int) -> list[Row]:
     """Measure the loader alone on several sources, in turns: images per second."""
-    images = size.batches[IBMD][0]
+    images = session.size.batches[IBMD][0]
     streams = {}
     for name, source in sources.items():
         changes = {'io_backend': {'type': 'lmdb' if source.suffix == '.lmdb' else 'disk'}, 'cache': False}
-        opt = training_options(size, IBMD, folder, gpu=False, data=source, data_changes=changes)
+        opt = training_options(session.size, IBMD, session.folder, gpu=False, data=source, data_changes=changes)
         row = Row(f'{name}, {f"{workers} workers" if workers else "no worker"}', 'images/s', [])
         streams[row.name] = row, Stream(make_loader(opt, workers))
-    for repeat in range(repeats + 1):
+    for repeat in range(session.repeats + 1):
         for name, (row, stream) in streams.items():
             for _ in range(2 * workers + 1):
                 stream.next()  # what is ready before the clock starts
@@ -94,33 +96,40 @@ def throughput(size: Size, sources: dict[str, Path], workers: int, folder: Path,
                 stream.next()
             if repeat:
                 row.values.append(BATCHES * images / (time.perf_counter() - start))
-            tick(name)
+            session.tick(name)
     for _, stream in streams.values():
         stream.close()
     return [row for row, _ in streams.values()]
 
 
-def waiting(size: Size, source: Path, cache: bool, folder: Path, device: torch.device, repeats: int, tick: Callable[[str], None],
-            how: Mapping[str, Any]) -> Row:
+def waiting(session: Session, source: Path, cache: bool) -> Row:
     """Measure which share of an IBMD iteration is spent waiting for the next batch."""
-    changes = {'data': source, 'data_changes': {'cache': cache}}
-    model = make_model(size, IBMD, folder, device, **how, **changes)
-    stream = Stream(make_loader(training_options(size, IBMD, folder, gpu=False, **changes), WORKERS))
+    changes = {'data': source, 'data_changes': {'cache': cache, 'pin_memory': session.device.type == 'cuda'}}
+    model = session.make_model(IBMD, **changes)
+    stream = Stream(make_loader(training_options(session.size, IBMD, session.folder, gpu=False, **changes), WORKERS))
     row = Row(f'waiting for data, folder, {WORKERS} workers{", images kept in memory" if cache else ""}', 'share of an iteration', [],
               target=Target('at most', 0.02))
     iteration = 0
-    for repeat in range(repeats + 1):
+    for repeat in range(session.repeats + 1):
         waited, start = 0.0, time.perf_counter()
-        for _ in range(cycle_length(model.opt)):
+        for _ in range(Turns.from_options(model.opt).length):
             iteration += 1
             asked = time.perf_counter()
             batch = stream.next()
             waited += time.perf_counter() - asked
             model.feed_data(batch)
             model.optimize_parameters(iteration)
-            synchronise(device)  # else the waiting would hide what the GPU still does
+            synchronise(session.device)  # else the waiting would hide what the GPU still does
         if repeat:
             row.values.append(waited / (time.perf_counter() - start))
-        tick(row.name)
+        session.tick(row.name)
     stream.close()
     return row
+
+
+PARTS = {
+    'f': PartKind(
+        'data pipeline',
+        'Images per second of the loader alone, each image decoded anew; share of an IBMD iteration that waits for the next batch.',
+        lambda session: 6 * (session.repeats + 1), data_rows),
+}

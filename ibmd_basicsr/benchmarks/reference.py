@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ibmd_basicsr.archs.adm_layers import AttentionBlock
+from ibmd_basicsr.models.turns import BRIDGE, Turns
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
 
@@ -164,13 +165,13 @@ class ReferenceIBMD(ReferenceTeacher):
         super().__init__(model)
         self.net_bridge, self.teacher = self._copy(model.net_bridge), self._copy(model.teacher)
         self.optimizer_bridge = self._optimizer('optim_bridge', self.net_bridge)
-        self.bridge_updates = model.opt['train']['bridge_updates_per_student']
+        self.turns = Turns.from_options(model.opt)
         self.full = model.opt['train']['ibmd_opt'].get('gradient', 'full') == 'full'
 
     def optimize_parameters(self, current_iter: int) -> None:
         """Make an iteration."""
         noise = self._noise(current_iter)
-        if current_iter % (self.bridge_updates + 1):
+        if self.turns.of(current_iter) == BRIDGE:
             with torch.no_grad():
                 x_0 = self._generate(noise)
             n, x_n = self._bridge_sample(x_0, noise)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ibmd_basicsr.benchmarks.session import Session
 from ibmd_basicsr.benchmarks.timing import CPU, Row, Spread
 from ibmd_basicsr.models.switches import Switches
 from ibmd_basicsr.reporting.comparison import device_name
@@ -36,12 +37,13 @@ class Part:
     rows: list[Row] = field(default_factory=list)
 
 
-def describe_run(command: str, size: str, device: torch.device, how: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what one must know to read the figures: machine, versions, command; ``how`` as in :func:`~.suite.run_parts`."""
-    switches = Switches({'amp': how['amp'], 'channels_last': how['channels_last']}, device)
+def describe_run(command: str, session: Session) -> dict[str, Any]:
+    """Return what one must know to read the figures: machine, versions, command."""
+    choices, device = session.training, session.device
+    switches = Switches({'amp': choices.amp, 'channels_last': choices.channels_last}, device)
     load = os.getloadavg() if hasattr(os, 'getloadavg') else (None,) * 3
-    return {'command': command, 'date': datetime.now().astimezone().isoformat(timespec='seconds'), 'size': size,
-            'gradient': how['gradient'], 'compiled': how['compiled'], 'channels_last': switches.memory_format is torch.channels_last,
+    return {'command': command, 'date': datetime.now().astimezone().isoformat(timespec='seconds'), 'size': session.size_name,
+            'gradient': choices.gradient, 'compiled': choices.compiled, 'channels_last': switches.memory_format is torch.channels_last,
             'trainings': 'float32' if switches.autocast is None else 'bf16',
             'device': str(device), 'machine': device_name(device), 'cpu': device_name(torch.device('cpu')), 'cores': os.cpu_count(),
             'threads': torch.get_num_threads(), 'load_average_1min': load[0], 'torch': torch.__version__,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import ibmd_basicsr.models  # noqa: F401  (registers our models)
 from ibmd_basicsr.compat.quiet import quiet_host
-from ibmd_basicsr.models.cost import build_network
+from ibmd_basicsr.models.builders import build_quietly
 
 SCALE = 4
 SEED = 0
@@ -47,6 +47,16 @@ class Size:
     large: tuple[int, int]
     tile: tuple[int, int]
     agreement_side: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingChoices:
+    """How trainings run: ``gradient`` is that of the student's loss, the others are options of ``train`` (``compiled``: ``compile``)."""
+
+    gradient: str = 'x0_only'
+    amp: str | bool = 'auto'
+    compiled: bool = False
+    channels_last: str | bool = 'auto'
 
 
 NANO = {'type': 'ADMUNet', 'in_channels': 3, 'model_channels': 32, 'channel_mult': [1, 2, 4], 'num_res_blocks': 1,
@@ -92,9 +102,8 @@ def student_network(size: Size) -> dict[str, Any]:
     return size.network | {'noise_channels': 3}
 
 
-def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradient: str = 'x0_only', amp: str | bool = 'auto',
-                     compiled: bool = False, channels_last: str | bool = 'auto', share_pass: bool = False, data: Path | str = 'none',
-                     data_changes: dict[str, Any] | None = None) -> dict[str, Any]:
+def training_options(size: Size, model: str, folder: Path, *, gpu: bool, choices: TrainingChoices = TrainingChoices(),
+                     share_pass: bool = False, data: Path | str = 'none', data_changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the options of a training run, as the host hands them to a model.
 
     Args:
@@ -102,10 +111,7 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
         model: ``BridgeModel`` or ``IBMDModel``.
         folder: holds ``teacher.pth`` and takes what a model writes.
         gpu: run on the current GPU, else on the CPU.
-        gradient: of the student's loss.
-        amp: ``train.amp``.
-        compiled: ``train.compile``.
-        channels_last: ``train.channels_last``.
+        choices: precision and the like.
         share_pass: ``train.share_generator_pass``, of IBMD.
         data: folder or LMDB with the training photographs.
         data_changes: of ``datasets.train``.
@@ -118,8 +124,8 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
              'batch_size_per_gpu': images, 'dataset_enlarge_ratio': 500, 'prefetch_mode': None, 'persistent_workers': True,
              'phase': 'train', 'scale': SCALE, 'manual_seed': SEED}
     optimizer = {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 0, 'betas': [0.9, 0.99] if teacher else [0.0, 0.999]}
-    train = {'ema_decay': 0.999 if teacher else 0.98, 'amp': amp, 'compile': compiled, 'channels_last': channels_last,
-             'grad_clip': 1.0, 'optim_g': optimizer, 'total_iter': 10**6, 'warmup_iter': -1,
+    train = {'ema_decay': 0.999 if teacher else 0.98, 'amp': choices.amp, 'compile': choices.compiled,
+             'channels_last': choices.channels_last, 'grad_clip': 1.0, 'optim_g': optimizer, 'total_iter': 10**6, 'warmup_iter': -1,
              'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [10**6], 'restart_weights': [1], 'eta_min': 1e-6},
              'bridge_opt': {'type': 'BridgeMatchingLoss', 'time_weight': 'inverse_variance' if teacher else 'uniform'}}
     opt = {'name': 'bench', 'model_type': model, 'scale': SCALE, 'num_gpu': int(gpu), 'manual_seed': SEED, 'is_train': True, 'dist': False,
@@ -132,7 +138,7 @@ def training_options(size: Size, model: str, folder: Path, *, gpu: bool, gradien
                 'network_bridge': size.network}
         opt['datasets']['train'].setdefault('return_gt', False)
         train |= {'optim_bridge': optimizer, 'bridge_updates_per_student': size.updates, 'share_generator_pass': share_pass,
-                  'ibmd_opt': {'type': 'InverseBridgeLoss', 'time_weight': 'uniform', 'gradient': gradient}}
+                  'ibmd_opt': {'type': 'InverseBridgeLoss', 'time_weight': 'uniform', 'gradient': choices.gradient}}
     return deepcopy(opt)
 
 
@@ -140,7 +146,7 @@ def random_network(block: dict[str, Any], seed: int = SEED) -> nn.Module:
     """Build a network on the CPU whose zero layers have small random weights, so that no gradient vanishes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = build_network(block)
+        net = build_quietly(block)
         with torch.no_grad():
             for value in net.parameters():
                 if not value.any() and value.ndim > 1:
@@ -152,14 +158,16 @@ def make_model(size: Size, model: str, folder: Path, device: torch.device, **opt
     """Build a model for training as BasicSR's pipeline does; its teacher and start are :func:`random_network`.
 
     Args:
-        size, model, folder, options: as for :func:`training_options`.
+        size, model, options: as for :func:`training_options`.
+        folder: likewise; it is of one size alone, and its teacher is written once.
         device: CPU or a GPU, which becomes the current one.
     """
     if device.type == 'cuda':
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # as the host does
-    net = random_network(size.network)
-    torch.save({'params_ema': net.state_dict()}, folder / 'teacher.pth')
+    if not (folder / 'teacher.pth').is_file():  # large networks take long to draw and to write
+        torch.save({'params_ema': random_network(size.network).state_dict()}, folder / 'teacher.pth')
     opt = training_options(size, model, folder, gpu=device.type == 'cuda', **options)
     if model == TEACHER:
         opt['path'] |= {'pretrain_network_g': str(folder / 'teacher.pth'), 'strict_load_g': True, 'param_key_g': 'params_ema'}
@@ -184,13 +192,15 @@ class Iterations:
 
     Args:
         model: BridgeModel, IBMDModel or what has the same methods.
-        batch: the same for every iteration.
+        batch: the same for every iteration; for a GPU it is laid into page-locked memory, as loaders do.
         cycle: iterations of a call.
     """
 
     def __init__(self, model, batch: dict[str, Any], cycle: int):
         self.model = model
         self.batch = batch
+        if torch.cuda.is_available() and model.device.type == 'cuda':
+            self.batch = {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in batch.items()}
         self.cycle = cycle
         self.iteration = 0
 

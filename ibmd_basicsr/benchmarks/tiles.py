@@ -11,10 +11,11 @@ from torch import Tensor
 from ibmd_basicsr.benchmarks import memory
 from ibmd_basicsr.benchmarks.inference import student_restorer
 from ibmd_basicsr.benchmarks.pipeline import make_photographs
+from ibmd_basicsr.benchmarks.session import PartKind, Session
 from ibmd_basicsr.benchmarks.sizes import SCALE, SEED, SIZES
 from ibmd_basicsr.benchmarks.timing import Row, Target
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
-from ibmd_basicsr.data.degradations import jpeg_libjpeg
+from ibmd_basicsr.data.jpeg import jpeg_libjpeg
 from ibmd_basicsr.restorer import Restorer
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.utils.tiling import Tile, plan_tiles, restore_tiled
@@ -29,38 +30,26 @@ NEAR = 8
 """Pixels to either side of a seam that count as near it."""
 
 
-def tick_count() -> int:
-    """Return the number of ticks of :func:`tile_rows`."""
-    return len(SCALES) + PHOTOGRAPHS
-
-
-def tile_rows(size_name: str, device: torch.device, data: Path | None, folder: Path, tick: Callable[[str], None]) -> list[Row]:
-    """Measure the student in tiles.
-
-    Args:
-        size_name: a key of :data:`~ibmd_basicsr.benchmarks.sizes.SIZES`.
-        device: CPU or GPU.
-        data: folder of photographs; where it holds too few large ones, and without it, random pictures are taken.
-        folder: takes the random pictures.
-        tick: called with the name of each measurement that is done.
+def tile_rows(session: Session) -> list[Row]:
+    """Measure the student in tiles, of photographs of ``session.data`` or, where too few of them are large, of random pictures.
 
     Returns:
-        For each of :data:`SCALES` the seconds (first call, no repeat) and the peak memory of the large image, each in a process of its
-        own; then the PSNR of tiles against the whole image, a value for each photograph: all pixels, those near a seam, the others.
+        For each of :data:`SCALES` the seconds (one call; on a GPU after one to warm up) and the peak memory of the large image, each in a
+        process of its own; then the PSNR of tiles against the whole image, a value for each photograph: all pixels, those near a seam,
+        the others.
     """
-    size = SIZES[size_name]
-    height, width = size.large
-    tile, halo = size.tile
+    height, width = session.size.large
+    tile, halo = session.size.tile
     rows = []
     for scale in SCALES:
-        peak, before, seconds = memory.in_a_process(restore_large, size_name, scale, device=str(device))
+        peak, before, seconds = memory.in_a_process(restore_large, session.size_name, scale, device=str(session.device))
         name = f'x{scale}, {width} x {height} px, tiles of {tile} + 2 x {halo}'
         tiles = len(plan_tiles(height // scale, width // scale, tile // scale, halo // scale))
         rows += [Row(name, 's', [seconds], notes={'tiles': tiles}),
                  Row(f'{name}, peak memory', 'MiB', [peak / memory.MIB], target=Target('at most', TARGET_MIB),
                      notes={'before_mib': before / memory.MIB})]
-        tick(name)
-    return rows + _agreement(size_name, device, data, folder, tick)
+        session.tick(name)
+    return rows + _agreement(session)
 
 
 def restore_large(size_name: str, scale: int, device: torch.device, folder: Path) -> Callable[[], Tensor]:
@@ -76,25 +65,25 @@ def _noise() -> PerImageNoise:
     return PerImageNoise.for_images(SEED, ['image'])
 
 
-def _agreement(size_name: str, device: torch.device, data: Path | None, folder: Path, tick: Callable[[str], None]) -> list[Row]:
-    size = SIZES[size_name]
+def _agreement(session: Session) -> list[Row]:
+    size, device = session.size, session.device
     tile, halo = size.tile
     restorer = student_restorer(size, device, scale=1)
-    weights = WEIGHTS.get(size_name)
+    weights = WEIGHTS.get(session.size_name)
     trained = weights is not None and weights.is_file()
     if trained:
         load_strictly(restorer.net, load_params(str(weights), 'params_ema'), str(weights))
-    pictures = _large_photographs(data, size.agreement_side) if data else []
+    pictures = _large_photographs(session.data, size.agreement_side) if session.data else []
     photographs = len(pictures) == PHOTOGRAPHS
     if not photographs:
-        pictures = _large_photographs(make_photographs(folder / 'pictures', PHOTOGRAPHS, size.agreement_side), size.agreement_side)
+        pictures = _large_photographs(make_photographs(session.folder / 'pictures', PHOTOGRAPHS, size.agreement_side), size.agreement_side)
     name = (f'tiles of {tile} + 2 x {halo} against whole {"photographs" if photographs else "random pictures"} of '
             f'{size.agreement_side} px, JPEG 10, {"shipped" if trained else "random"} weights')
     rows = [Row(f'{name}: {part}', 'dB', []) for part in ('all pixels', f'within {NEAR} px of a seam', 'elsewhere')]
     for picture in pictures:
         for row, value in zip(rows, agreement(restorer, jpeg_libjpeg(picture, 10)[None].to(device), tile, halo)):
             row.values.append(value)
-        tick('tiles against whole images')
+        session.tick('tiles against whole images')
     return rows
 
 
@@ -141,3 +130,12 @@ def agreement_by_place(tiled: Tensor, whole: Tensor, near: Tensor) -> tuple[floa
     """Return the PSNR in dB of ``tiled`` against ``whole``, (1, C, H, W) in [0, 1]: all pixels, those near seams, the others."""
     error = (tiled - whole).double().square()
     return tuple(-10 * error[..., pixels].mean().log10().item() for pixels in (torch.ones_like(near), near, ~near))
+
+
+PARTS = {
+    'h': PartKind(
+        'a large image in tiles',
+        'The student, one call a tile. Seconds and memory: each row in a process of its own, first run. dB: PSNR of the image in tiles '
+        'against the same restored as a whole, whose normalisation sees all of it; one value a picture.',
+        lambda session: len(SCALES) + PHOTOGRAPHS, tile_rows),
+}

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from ibmd_basicsr.bridges.dbim import dbim_grid, dbim_sample
 from ibmd_basicsr.bridges.denoiser import Denoiser
-from ibmd_basicsr.bridges.heun import heun_grid, heun_sample
+from ibmd_basicsr.bridges.heun import heun_calls, heun_grid, heun_sample
 from ibmd_basicsr.bridges.linear_schedules import LinearSchedule, VESchedule, VPSchedule
 from ibmd_basicsr.bridges.precond import DDBMPrecond, I2SBPrecond, Precond, Scalings
-from ibmd_basicsr.bridges.samplers import ancestral_sample, few_step_sample, keep_known, ode_sample, rebridge
+from ibmd_basicsr.bridges.samplers import ancestral_sample, few_step_sample, keep_known, ode_sample, rebridge, student_walk
 from ibmd_basicsr.bridges.schedules import (
     BridgeSchedule,
     Coefficients,
     I2SBEndpointSchedule,
     I2SBSchedule,
     Posterior,
+    draw_posterior,
     expand_time,
     interpolate,
 )
@@ -29,9 +30,9 @@ from ibmd_basicsr.bridges.timesteps import TIME_WEIGHTS, karras_times, sampling_
 __all__ = [
     'Bridge', 'BridgeSchedule', 'Coefficients', 'DDBMPrecond', 'Denoiser', 'I2SBEndpointSchedule', 'I2SBPrecond', 'I2SBSchedule',
     'LinearSchedule', 'Posterior', 'SCHEDULES', 'Scalings', 'TIME_WEIGHTS', 'VESchedule', 'VPSchedule', 'ancestral_sample',
-    'bridge_options', 'build_bridge', 'dbim_grid', 'dbim_sample', 'expand_time', 'few_step_sample', 'heun_grid', 'heun_sample',
-    'interpolate', 'karras_times', 'keep_known', 'ode_sample', 'rebridge', 'sampling_grid', 'spaced_steps', 'subset_of_grid',
-    'uniform_steps'
+    'bridge_options', 'build_bridge', 'dbim_grid', 'dbim_sample', 'draw_posterior', 'expand_time', 'few_step_sample', 'heun_calls',
+    'heun_grid', 'heun_sample', 'interpolate', 'karras_times', 'keep_known', 'ode_sample', 'rebridge', 'sampling_grid', 'spaced_steps',
+    'student_walk', 'subset_of_grid', 'uniform_steps'
 ]
 
 SCHEDULES: dict[str, tuple[type[BridgeSchedule], type]] = {

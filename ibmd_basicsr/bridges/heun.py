@@ -11,19 +11,24 @@ from ibmd_basicsr.bridges.timesteps import karras_times
 
 START_GAP = 1e-4
 """Native time between t = 1 and the first time of the grid, as published: at t = 1 the pull towards x_T is infinite."""
+CHURN = 0.33
+"""DDBM's share of each interval that is walked stochastically."""
 
 
-def heun_grid(schedule: BridgeSchedule, calls: int, churn: float = 0.33) -> Tensor:
+def heun_grid(schedule: BridgeSchedule, calls: int | None = None, churn: float = CHURN) -> Tensor:
     """Return the published grid for a number of network calls: Karras times (rho = 7) from just below 1 to t_min, then 0; float64.
 
-    N intervals cost 3N - 1 calls with ``churn``, 2N - 1 without: the last interval has no correction.
+    N intervals cost 3N - 1 calls with ``churn``, 2N - 1 without: the last interval has no correction. By default there are as many as fit
+    into the schedule's own number of calls, and one more.
 
     Raises:
-        ValueError: the number of calls is not of that form, or the schedule is a discrete one.
+        ValueError: the number of calls is not of that form, the schedule is a discrete one, or a churn out of range.
     """
     if not isinstance(schedule, LinearSchedule):
         raise ValueError(f'sampler.type heun needs a bridge of type VP or VE, got {type(schedule).__name__}.')
-    cost = 3 if churn else 2
+    cost = _interval_calls(churn)
+    if calls is None:
+        calls = schedule.default_calls // cost * cost + cost - 1
     if calls < cost - 1 or (calls + 1) % cost:
         near = max(1, round((calls + 1) / cost)) * cost - 1
         raise ValueError(f'sampler.steps must be {cost} N - 1 for heun with churn {churn:g} (calls, not intervals), got {calls}; '
@@ -32,7 +37,18 @@ def heun_grid(schedule: BridgeSchedule, calls: int, churn: float = 0.33) -> Tens
     return torch.cat([times / schedule.t_max, torch.zeros(1, dtype=torch.float64)])
 
 
-def heun_sample(denoise: Denoise, schedule: LinearSchedule, x_T: Tensor, grid: Tensor, *, randn_like: RandnLike, churn: float = 0.33,
+def heun_calls(grid: Tensor, churn: float = CHURN) -> int:
+    """Return the number of network calls that a grid costs, see :func:`heun_grid`."""
+    return (len(grid) - 1) * _interval_calls(churn) - 1
+
+
+def _interval_calls(churn: float) -> int:
+    if not 0 <= churn < 1:
+        raise ValueError(f'sampler.churn must lie in [0, 1), got {churn}.')
+    return 3 if churn else 2
+
+
+def heun_sample(denoise: Denoise, schedule: LinearSchedule, x_T: Tensor, grid: Tensor, *, randn_like: RandnLike, churn: float = CHURN,
                 guidance: float = 1.0, clip_denoised: bool = False, mask: Tensor | None = None, on_step: OnStep | None = None) -> Tensor:
     """Sample a conditional bridge by DDBM's hybrid of SDE and ODE.
 
@@ -52,8 +68,7 @@ def heun_sample(denoise: Denoise, schedule: LinearSchedule, x_T: Tensor, grid: T
     Raises:
         ValueError: a churn out of range.
     """
-    if not 0 <= churn < 1:
-        raise ValueError(f'sampler.churn must lie in [0, 1), got {churn}.')
+    _interval_calls(churn)  # refuses what is out of range
     end = x_T.double()
 
     def drift(x: Tensor, t: Tensor, stochastic: bool) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ibmd_basicsr.bridges.schedules import BridgeSchedule
+from ibmd_basicsr.bridges.schedules import BridgeSchedule, draw_posterior
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 RandnLike = Callable[[Tensor], Tensor]
@@ -63,7 +63,7 @@ def ancestral_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, gr
     like = torch.empty_like(x, dtype=torch.float32)
     for step, t_now in enumerate(times[:-1]):
         x0_hat = estimate(denoise, x, t_now, x_T, clip_denoised=clip_denoised)
-        # in place where the field is this loop's own: large images cost memory traffic
+        # draw_posterior, in place where the field is this loop's own: large images cost memory traffic
         x = (posteriors.on_x_0[step] * x0_hat).add_(posteriors.on_x_t[step] * x)
         if grid[step + 1] > 0 and not schedule.ot_ode:
             x.add_(posteriors.std[step] * randn_like(like))
@@ -99,23 +99,47 @@ def few_step_sample(denoise: Callable[[Tensor, Tensor, Tensor, Tensor | None], T
     step is one call of ``G(x_T, z)``; with a mask its known pixels are x_T's. ``z`` has ``noise_channels`` channels and is drawn before
     each call.
     """
-    x = x_T.double()
-    for i, t_now in enumerate(grid[:-1]):
+    def generate(x: Tensor, t: Tensor) -> Tensor:
         z = randn_like(x_T.new_empty(len(x), noise_channels, *x.shape[2:])) if noise_channels else None
 
-        def student(x_t: Tensor, t: Tensor, x_T: Tensor, z: Tensor | None = z) -> Tensor:
+        def student(x_t: Tensor, t: Tensor, x_T: Tensor) -> Tensor:
             return denoise(x_t.to(x_T.dtype), t, x_T, z)
 
-        x0_hat = estimate(student, x, t_now, x_T, clip_denoised=clip_denoised, mask=mask)
-        if i + 2 < len(grid):
-            x = rebridge(schedule, x, x0_hat, t_now, grid[i + 1], randn_like)
+        return estimate(student, x, t, x_T, clip_denoised=clip_denoised, mask=mask)
+
+    _, x_0 = student_walk(generate, schedule, x_T, grid, len(grid) - 1, randn_like=randn_like, on_step=on_step)
+    return x_0.to(x_T.dtype)
+
+
+def student_walk(generate: Callable[[Tensor, Tensor], Tensor], schedule: BridgeSchedule, x_T: Tensor, grid: Tensor, calls: int, *,
+                 randn_like: RandnLike, on_step: OnStep | None = None) -> tuple[Tensor, Tensor | None]:
+    """Make the first ``calls`` calls of a student, from x_T, and between each two go back onto the bridge (:func:`rebridge`).
+
+    Training and inference both walk here, so that a student is trained on what it will meet.
+
+    Args:
+        generate: ``(x_t, t) -> x_0`` of a batch, x_t float64 (B, C, H, W), at one time t (scalar).
+        schedule: gives ``posterior(s, t)``.
+        x_T: (B, C, H, W) corrupted images in [-1, 1].
+        grid: (steps + 1,) times from 1 down, those of the calls and the end.
+        calls: 0 to steps.
+        randn_like: standard normal of the shape of its float32 argument.
+        on_step: called with (x_0, state) after each call; the state is on the bridge at the time of the next call, if there is one.
+
+    Returns:
+        The input of the last call (x_T without calls), float64, and its x_0 (None without calls).
+    """
+    x, x_0 = x_T.double(), None
+    for n in range(calls):
+        x_0 = generate(x, grid[n])
+        if n + 1 < calls:
+            x = rebridge(schedule, x, x_0, grid[n], grid[n + 1], randn_like)
         if on_step is not None:
-            on_step(x0_hat, x)
-    return x0_hat.to(x_T.dtype)
+            on_step(x_0, x)
+    return x, x_0
 
 
 def rebridge(schedule: BridgeSchedule, x: Tensor, x_0: Tensor, t_now: Tensor, t_next: Tensor, randn_like: RandnLike) -> Tensor:
     """Draw x_s ~ q(x_s | x_t, x_0), float64, for the scalar times t = ``t_now`` and s = ``t_next`` of a whole batch."""
     posterior = schedule.posterior(t_next.to(x.device).expand(len(x)), t_now.to(x.device).expand(len(x)), x.ndim)
-    noise = 0.0 if schedule.ot_ode else posterior.std * randn_like(x.float()).double()
-    return posterior.on_x_0 * x_0 + posterior.on_x_t * x + noise
+    return draw_posterior(posterior, x_0, x, None if schedule.ot_ode else randn_like(x.float()))

@@ -240,3 +240,15 @@ def interpolate(coefficients: Coefficients, x_0: Tensor, x_T: Tensor, eps: Tenso
     """
     c = coefficients
     return (c.a_t * x_T.double() + c.b_t * x_0.double() + c.c_t * eps.double()).to(x_0.dtype)
+
+
+def draw_posterior(posterior: Posterior, x_0: Tensor, x_t: Tensor, eps: Tensor | None) -> Tensor:
+    """Draw ``x_s = on_x_0 x_0 + on_x_t x_t + std eps``, float64.
+
+    Args:
+        posterior: q(x_s | x_t, x_0) at the times of the batch.
+        x_0, x_t, eps: (B, C, H, W); images in [-1, 1], eps ~ N(0, I). Without eps (None) the mean is returned.
+    """
+    q = posterior
+    mean = q.on_x_0 * x_0.double() + q.on_x_t * x_t.double()
+    return mean if eps is None else mean + q.std * eps.double()

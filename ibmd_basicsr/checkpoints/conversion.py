@@ -1,7 +1,6 @@
-"""From the weights of a published file to those of a BasicSR checkpoint: checks, changes of width, copies."""
+"""From the weights of a file to those of a BasicSR checkpoint: checks, changes of width, copies, half precision."""
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,8 @@ import torch
 from torch import Tensor
 
 from ibmd_basicsr.checkpoints.published import EXIT, Published
-from ibmd_basicsr.checkpoints.state_dict import ENTRANCE, find_misfits
-from ibmd_basicsr.utils.errors import CheckpointError, printable
-
-
-def check_records(path: str | Path) -> None:
-    """Compare every record of a zip archive (the format of torch since 1.6) with its checksum, which ``torch.load`` does not do.
-
-    Raises:
-        CheckpointError: the first damaged record.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # zipfile has as many for damaged files as torch
-        raise CheckpointError(f'{path}: is damaged ({printable(error)}).') from error
-    if damaged is not None:
-        raise CheckpointError(f'{path}: is damaged, the checksum of {printable(damaged)} is wrong.')
+from ibmd_basicsr.checkpoints.state_dict import ENTRANCE, find_misfits, load_params, save_atomically
+from ibmd_basicsr.utils.errors import CheckpointError
 
 
 def check_weights(published: Published, own: Mapping[str, Tensor], source: str) -> None:
@@ -73,12 +55,36 @@ def add_condition(params: Mapping[str, Tensor], how: str) -> dict[str, Tensor]:
 def stand_alone(params: Mapping[str, Tensor], names: Mapping[str, Any], dtype: torch.dtype, source: str) -> dict[str, Tensor]:
     """Return copies of weights in the order of ``names``, each contiguous with a storage of its own (DDBM's share two for everything).
 
+    Integers, such as the batches that a batch normalisation has counted, stay integers.
+
     Raises:
         CheckpointError: values that are infinite or not a number, or become so in ``dtype``.
     """
     copies = {}
     for name in names:
-        copies[name] = params[name].detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+        kept = dtype if params[name].is_floating_point() else params[name].dtype
+        copies[name] = params[name].detach().to(kept, copy=True, memory_format=torch.contiguous_format)
         if not copies[name].isfinite().all():
             raise CheckpointError(f'{source}: {name} has values that are not finite{" as float16" if dtype == torch.float16 else ""}.')
     return copies
+
+
+def export_half(checkpoint: Path, output: Path, param_key: str = 'params_ema') -> str:
+    """Write a small weight file for distribution: one set of weights of a checkpoint, as ``params_ema``, in half precision.
+
+    Args:
+        checkpoint: a file of BasicSR.
+        output: the file to make or to replace; its folder is made.
+        param_key: which weights.
+
+    Returns:
+        the sha256 of the file, in hexadecimal.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, lacks these weights, or has values that half precision cannot hold.
+        SaveError: the file cannot be written.
+    """
+    params = load_params(checkpoint, param_key)
+    half = stand_alone(params, params, torch.float16, str(checkpoint))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return save_atomically({'params_ema': half}, output)

@@ -7,10 +7,12 @@ import pickle
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ibmd_basicsr.utils.errors import CheckpointError, printable
+from ibmd_basicsr.utils.errors import CheckpointError, printable, value_or_type
 
 LARGEST = 2**20
 """Settings are a few kilobytes; what is larger is something else."""
+
+LARGEST_NUMBER = 2**31
 
 KINDS: dict[str, type | tuple[type, ...]] = {
     'beta_max': (int, float), 'interval': int, 't0': (int, float), 'T': (int, float), 'ot_ode': bool, 'cond_x1': bool, 'add_x1_noise': bool,
@@ -30,7 +32,9 @@ class _SettingsUnpickler(pickle.Unpickler):
         self.settings = type('Settings', (), {})
 
         def path(*parts: Any) -> str:
-            return str(PurePosixPath(*map(str, parts)))
+            if not all(isinstance(part, str) for part in parts):
+                raise _Refused('holds a path whose parts are no strings, refused')
+            return str(PurePosixPath(*parts))
 
         # Python 3.13 calls the module of paths pathlib._local
         self._known = {(module, name): path for module in ('pathlib', 'pathlib._local') for name in ('PosixPath', 'PurePosixPath')}
@@ -64,6 +68,7 @@ def read_i2sb_options(path: str | os.PathLike) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read as I2SB's settings (holds a {type(content).__name__}).")
     settings = {name: value for name, value in vars(content).items() if name in KINDS}
     for name, value in settings.items():
-        if not isinstance(value, KINDS[name]) or (isinstance(value, bool) and KINDS[name] is not bool):
-            raise CheckpointError(f'{path}: {name} is {printable(repr(value))}.')
+        fits = isinstance(value, KINDS[name]) and (not isinstance(value, bool) or KINDS[name] is bool)
+        if not fits or (isinstance(value, int) and abs(value) > LARGEST_NUMBER):
+            raise CheckpointError(f'{path}: {name} is {value_or_type(value)}.')
     return settings

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from ibmd_basicsr.checkpoints.state_dict import ENTRANCE, check_tensors, find_misfits
-from ibmd_basicsr.utils.errors import CheckpointError, printable
+from ibmd_basicsr.utils.errors import CheckpointError, printable, value_or_type
 
 EXIT = ('out.2.weight', 'out.2.bias')
 
@@ -122,7 +122,7 @@ def _plain_names(state: Mapping[str, Any], source: str) -> tuple[dict[str, Tenso
         raise CheckpointError(f'{source}: is empty.')
     odd = [key for key in state if not isinstance(key, str)]
     if odd:
-        raise CheckpointError(f'{source}: has {printable(repr(odd[0]))} in place of a name.')
+        raise CheckpointError(f'{source}: has {value_or_type(odd[0])} in place of a name.')
     state, found = dict(state), ''
     for prefix in ('module.', 'diffusion_model.'):
         if all(key.startswith(prefix) for key in state):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ibmd_basicsr.utils.errors import CheckpointError, printable
+from ibmd_basicsr.utils.errors import CheckpointError, printable, value_or_type
 from ibmd_basicsr.utils.files import replace_file
 from ibmd_basicsr.utils.torch_files import UnreadableFile, read_torch_file
 
@@ -94,7 +94,7 @@ def check_tensors(state: Mapping[Any, Any], source: str | os.PathLike) -> None:
     """
     for key, value in state.items():
         if not isinstance(key, str):
-            raise CheckpointError(f'{source}: has {printable(repr(key))} in place of a name.')
+            raise CheckpointError(f'{source}: has {value_or_type(key)} in place of a name.')
         if not isinstance(value, Tensor):
             problem = f'is a {type(value).__name__}, not a tensor'
         elif value.layout != torch.strided:

@@ -4,6 +4,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from ibmd_basicsr.cli.arguments import find_device
@@ -78,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     from tqdm import tqdm
 
     from ibmd_basicsr.benchmarks.report import describe_run, write_results
-    from ibmd_basicsr.benchmarks.sizes import SIZES
+    from ibmd_basicsr.benchmarks.session import Session
+    from ibmd_basicsr.benchmarks.sizes import SIZES, TrainingChoices
     from ibmd_basicsr.benchmarks.suite import run_parts, total_ticks
     device = find_device(args.device)
     size = 'quick' if args.quick else args.size
@@ -86,16 +89,18 @@ def main(arguments: list[str] | None = None) -> int:
     letters = sorted(set(args.parts))
     data = args.data or (PHOTOGRAPHS if PHOTOGRAPHS.is_dir() and not args.quick else None)
     output = args.output or Path('results/bench') / f'{size}_{device.type}'
-    how = {'gradient': args.gradient, 'amp': args.amp != 'false' and args.amp, 'compiled': args.compile,
-           'channels_last': {'true': True, 'false': False}.get(args.channels_last, 'auto')}
-    about = describe_run(command, size, device, how)
+    choices = TrainingChoices(gradient=args.gradient, amp=args.amp != 'false' and args.amp, compiled=args.compile,
+                              channels_last={'true': True, 'false': False}.get(args.channels_last, 'auto'))
 
-    with tqdm(total=total_ticks(letters, size, repeats, device), unit='repeat', dynamic_ncols=True) as bar:
-        def tick(name: str) -> None:
-            bar.set_description(name[:40])
-            bar.update()
+    with tempfile.TemporaryDirectory(prefix='ibmd_bench_') as folder:
+        session = Session(size_name=size, device=device, folder=Path(folder), repeats=repeats, training=choices, data=data)
+        about = describe_run(command, session)
+        with tqdm(total=total_ticks(letters, session), unit='repeat', dynamic_ncols=True) as bar:
+            def tick(name: str) -> None:
+                bar.set_description(name[:40])
+                bar.update()
 
-        parts = run_parts(letters, size, device, repeats, how=how, data=data, tick=tick)
+            parts = run_parts(letters, replace(session, tick=tick))
     print(write_results(output, about, parts))
     print(f'written: {output / "table.md"}, {output / "results.json"}')
     return 0

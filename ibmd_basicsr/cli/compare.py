@@ -70,11 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.chdir(project_root(option_file))
     keep_freed_memory()
 
-    from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
+    from ibmd_basicsr.compat.options import read_options
     from ibmd_basicsr.reporting.comparison import Comparison
     from ibmd_basicsr.reporting.report import write_report
     from ibmd_basicsr.reporting.rows import read_rows
-    opt = normalise_numbers(read_option_file(option_file))
+    opt = read_options(option_file)
     try:
         rows = read_rows(opt, args.steps)
     except OptionError as error:

@@ -14,11 +14,21 @@ import torch
 import yaml
 
 from ibmd_basicsr.compat.options import parse_options, read_option_file
-from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.metric_rules import missing_files
+from ibmd_basicsr.models.network_cost import NetworkSize, measure_network
 from ibmd_basicsr.models.option_keys import OWN_MODELS
 from ibmd_basicsr.models.option_rules import prepare_options
 from ibmd_basicsr.models.resolved_options import resolved_options
+from ibmd_basicsr.models.run_cost import (
+    FLOAT32,
+    activations_per_turn,
+    flops_of_run,
+    flops_per_turn,
+    gpu_bytes,
+    images_at_once,
+    network_blocks,
+)
+from ibmd_basicsr.models.turns import Turns, training_passes
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.numbers import is_integer
 from ibmd_basicsr.utils.precision import autocast_dtype
@@ -82,13 +92,13 @@ def report(opt: dict[str, Any], processes: int) -> str:
     """
     size, batch = _image_size(opt), opt['datasets']['train']['batch_size_per_gpu']
     autocast = _autocast(opt)
-    sizes = {name: cost.measure_network(block, size) for name, block in cost.network_blocks(opt).items()}
+    sizes = {name: measure_network(block, size) for name, block in network_blocks(opt).items()}
     parts = [
         _header(opt, size, batch, processes, autocast),
         _networks(opt, sizes),
         _passes(opt, sizes, batch, processes),
         _memory(opt, sizes, size, processes, autocast),
-        _hours(cost.flops_of_run(opt, sizes, batch * processes), processes),
+        _hours(flops_of_run(opt, sizes, batch * processes), processes),
     ]
     missing = _missing_files(opt)
     if missing:
@@ -126,11 +136,12 @@ def _missing_files(opt: dict[str, Any]) -> list[str]:
 
 # ------------------------------------------------------------------ the parts of the text
 def _header(opt: dict[str, Any], size: int, batch: int, processes: int, autocast: torch.dtype | None) -> str:
-    train, counts = opt['datasets']['train'], cost.update_counts(opt)
+    train = opt['datasets']['train']
+    counts = Turns.from_options(opt).counts(int(opt['train']['total_iter']))
     device = 'GPU' if opt['num_gpu'] or processes > 1 else 'CPU'
     total = sum(counts.values())
     updates = ' + '.join(f'{number:,} {turn}s' for turn, number in counts.items())
-    at_once = cost.images_at_once(opt)
+    at_once = images_at_once(opt)
     share = f' ({at_once} at once)' if at_once < batch else ''
     precision = 'bf16 where autocast takes it, else float32' if autocast else 'float32'
     task = (train.get('degradation') or train)['type']
@@ -143,21 +154,21 @@ def _header(opt: dict[str, Any], size: int, batch: int, processes: int, autocast
         ('precision', precision)])
 
 
-def _networks(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize]) -> str:
+def _networks(opt: dict[str, Any], sizes: dict[str, NetworkSize]) -> str:
     rows = dict(sizes)
     if opt['train'].get('ema_decay', 0):
         rows = {'net_g': sizes['net_g'], 'net_g_ema': sizes['net_g'], **sizes}
     return 'networks\n' + _table(
         ['network', 'type', 'parameters', 'tensors', 'float32', 'GFLOP/image'],
-        [[name, one.type, f'{one.parameters:,}', one.tensors, _bytes(cost.FLOAT32 * one.parameters), _number(one.forward / 1e9)]
+        [[name, one.type, f'{one.parameters:,}', one.tensors, _bytes(FLOAT32 * one.parameters), _number(one.forward / 1e9)]
          for name, one in rows.items()], text_columns=2)
 
 
-def _passes(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], batch: int, processes: int) -> str:
-    length, passes = cost.cycle_length(opt), cost.training_passes(opt)
+def _passes(opt: dict[str, Any], sizes: dict[str, NetworkSize], batch: int, processes: int) -> str:
+    length, passes = Turns.from_options(opt).length, training_passes(opt)
     rows = [[one.turn, one.network, one.kind, f'{one.count:g}', _number(one.count / length),
-             _number(one.flops(sizes[one.network]) / length / 1e12)] for one in passes]
-    mean = sum(cost.flops_per_turn(passes, sizes).values()) / length
+             _number(one.count * sizes[one.network].flops(one.kind) / length / 1e12)] for one in passes]
+    mean = sum(flops_per_turn(passes, sizes).values()) / length
     rows.append(['mean', '', '', '', '', _number(mean / 1e12)])
     cycle = f'a cycle is {length} iterations' if length > 1 else 'all iterations are alike'
     again = '; and what checkpoint_levels computes again' if any(size.recomputed for size in sizes.values()) else ''
@@ -169,10 +180,10 @@ def _passes(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], batch: int,
         'TFLOP in all'])
 
 
-def _memory(opt: dict[str, Any], sizes: dict[str, cost.NetworkSize], size: int, processes: int, autocast: torch.dtype | None) -> str:
-    images, batch = cost.images_at_once(opt), opt['datasets']['train']['batch_size_per_gpu']
-    fixed = cost.gpu_bytes(opt, sizes, processes)
-    turns = cost.activations_per_turn(opt, size, autocast)
+def _memory(opt: dict[str, Any], sizes: dict[str, NetworkSize], size: int, processes: int, autocast: torch.dtype | None) -> str:
+    images, batch = images_at_once(opt), opt['datasets']['train']['batch_size_per_gpu']
+    fixed = gpu_bytes(opt, sizes, processes)
+    turns = activations_per_turn(opt, size, autocast)
     rows = [[name, _bytes(number)] for name, number in fixed.items()]
     for turn, kept in turns.items():
         copies = f' + {_bytes(kept.fixed)} of weights in bf16' if kept.fixed else ''

@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('-o', '--output', required=True, type=Path, metavar='FILE', help='FILE.safetensors or FILE.onnx')
     parser.add_argument('-opt', type=Path, metavar='FILE',
                         help='option file of its training or test; default: what cards.yml beside the weights names')
-    parser.add_argument('--param_key', help='which weights of the checkpoint; default: params_ema')
+    parser.add_argument('--param_key', help="which weights of the checkpoint; default: the option file's path.param_key_g, else params_ema")
     parser.add_argument('--steps', type=int, choices=(1,), help='export a student of several steps as it runs in one')
     parser.add_argument('--licence', help='instead of what cards.yml says')
     return parser
@@ -55,10 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     if not args.output.resolve().parent.is_dir():
         raise OptionError(f'-o {args.output}: no such folder.')
 
-    from ibmd_basicsr.exporting.student import find_weights, read_student
-    repository = Path(__file__).resolve().parents[2]
-    weights = find_weights(args.weights, [Path('weights'), repository / 'weights'])
-    student = read_student(weights, args.opt, args.param_key, one_step=args.steps == 1)
+    from ibmd_basicsr.exporting.student import read_student
+    from ibmd_basicsr.models.recipes import find_weights, recipe_from_options, recipe_of_weights
+    weights = find_weights(args.weights)
+    recipe = recipe_from_options(args.opt, weights, args.param_key) if args.opt else recipe_of_weights(weights, args.param_key)
+    student = read_student(recipe.with_steps(args.steps) if args.steps else recipe)
     if args.licence:
         student = replace(student, about=student.about | {'licence': args.licence})
     if ending == '.onnx':

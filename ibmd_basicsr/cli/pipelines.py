@@ -115,11 +115,12 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
     from ibmd_basicsr.models.resolved_options import describe_run
     compat.install(prepare_options, describe_run)
     from ibmd_basicsr.compat.interruption import STOP
+    from ibmd_basicsr.compat.run_folder import RUN_FOLDER
     from ibmd_basicsr.compat.workers import naming_images
     module = importlib.import_module('basicsr.train' if is_train else 'basicsr.test')
     rank, grace = _rank(args), 0 if args.launcher == 'none' else ending.GRACE
     # in this order: a SIGTERM that comes while a loss is being reported must not end the process without its line
-    with ending.sigterm_ends(rank, grace, STOP.takes_it), _ending_at_losses(args), STOP.armed(), naming_images():
+    with ending.sigterm_ends(rank, grace, STOP.takes_it), _ending_at_losses(args), STOP.armed(), naming_images(), RUN_FOLDER.let_go_after():
         (module.train_pipeline if is_train else module.test_pipeline)(str(root))
 
         import torch.distributed as dist

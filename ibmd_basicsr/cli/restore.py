@@ -19,10 +19,10 @@ from ibmd_basicsr.utils.precision import PRECISIONS
 if TYPE_CHECKING:
     import torch
 
+    from ibmd_basicsr.models.recipes import Recipe
     from ibmd_basicsr.restoring.engine import Engine
     from ibmd_basicsr.restoring.runner import Listener, Outcome
     from ibmd_basicsr.restoring.sources import Plan
-    from ibmd_basicsr.restoring.zoo import Recipe
 
 EPILOG = """\
 examples:
@@ -169,39 +169,49 @@ def _checked_suffix(suffix: str) -> str:
 
 def _find_recipes(args: argparse.Namespace) -> list[Recipe]:
     """Return the networks that the command line names; several for JPEG files, whose quality decides."""
-    from ibmd_basicsr.restoring.zoo import find_recipe, find_zoo, read_recipe, read_zoo, recipes_for_task
+    from ibmd_basicsr.models.recipes import recipe_from_options, recipes_in
+    from ibmd_basicsr.restoring.zoo import find_zoo, recipes_for_task
     if args.task and (args.weights or args.opt):
         raise OptionError('--task chooses a network, and so do --weights and -opt: give one of them.')
     if args.opt:
         if args.weights and not Path(args.weights).is_file():
             raise OptionError(f'--weights {args.weights}: no such file.')
-        recipe = read_recipe(args.opt, args.weights)
+        recipe = recipe_from_options(args.opt, args.weights)
     elif args.weights and (Path(args.weights).suffix == '.pth' or os.sep in args.weights):
         raise OptionError(f'--weights {args.weights}: a file needs the options of its network, too: -opt FILE.yml.')
     else:
-        recipes = read_zoo(find_zoo(args.zoo))
+        folder = find_zoo(args.zoo) / 'weights'
         if not args.weights:
-            return recipes_for_task(recipes, 'jpeg' if args.task in (None, AUTO) else args.task)
-        recipe = find_recipe(recipes, args.weights)
+            return recipes_for_task(recipes_in(folder), 'jpeg' if args.task in (None, AUTO) else args.task)
+        recipe = _find_named(args.weights, folder)
     if recipe.takes:
         raise OptionError(f'{recipe.name}: takes {recipe.takes} beside the image, which this command does not have.')
     return [recipe]
 
 
+def _find_named(name: str, folder: Path) -> Recipe:
+    from ibmd_basicsr.models.recipes import find_weights, recipe_of_weights
+    try:
+        return recipe_of_weights(find_weights(name, [folder]))
+    except OptionError as error:
+        raise OptionError(f'--weights {error}') from error
+
+
 def _make_engine(args: argparse.Namespace, recipes: list[Recipe], device: torch.device) -> Engine:
     from ibmd_basicsr.restoring.engine import Engine
-    from ibmd_basicsr.restoring.zoo import with_steps
-    samplers = [with_steps(recipe, args.steps) if args.steps else recipe.sampler for recipe in recipes]
-    return Engine(recipes=recipes, samplers=samplers, device=device, seed=args.seed, tile=args.tile, halo=args.halo,
+    if args.steps:
+        recipes = [recipe.with_steps(args.steps) for recipe in recipes]
+    return Engine(recipes=recipes, device=device, seed=args.seed, tile=args.tile, halo=args.halo,
                   batch=args.batch, precision=args.precision,
                   jpeg_alone=args.task in (None, AUTO) and not (args.weights or args.opt), input_quality=args.input_quality)
 
 
 def _print_list(zoo: str | None) -> None:
-    from ibmd_basicsr.restoring.zoo import find_zoo, read_zoo
+    from ibmd_basicsr.models.recipes import recipes_in
+    from ibmd_basicsr.restoring.zoo import find_zoo
     root = find_zoo(zoo)
     rows = [('name', 'task', 'steps', 'scale', 'what')]
-    for recipe in read_zoo(root).values():
+    for recipe in recipes_in(root / 'weights').values():
         remark = f' (takes {recipe.takes}, not by this command)' if recipe.takes else ''
         remark = remark if recipe.weights.is_file() else ' (file missing)'
         rows.append((recipe.name, recipe.task or '-', str(recipe.steps), f'x{recipe.scale}', recipe.title + remark))

@@ -37,6 +37,7 @@ def install(prepare: Callable[[dict[str, Any], bool], None], describe: Callable[
     * ``basicsr.train.parse_options``, ``basicsr.test.parse_options``: numbers and option checks (:mod:`.options`)
     * ``basicsr.utils.options.init_dist``: CPUs, ``dist_params`` for torchrun, long timeout (:mod:`.distributed`)
     * ``basicsr.train.load_resume_state``: any device, any working directory, damaged states (:mod:`.resume`)
+    * that and ``basicsr.train.make_exp_dirs``, ``basicsr.test.make_exp_dirs``: one training at a time in a folder (:mod:`.run_folder`)
     * ``basicsr.train.EnlargedSampler``: a data order that depends on ``manual_seed`` and resumes within an epoch
     * ``basicsr.data.worker_init_fn``: processes that outlive the signals on which a run saves and ends (:mod:`.workers`)
     * ``basicsr.train.build_dataset``, ``basicsr.test.build_dataset``: images and LMDBs that cannot be used are named (:mod:`.datasets`)
@@ -47,14 +48,16 @@ def install(prepare: Callable[[dict[str, Any], bool], None], describe: Callable[
     """
     from ibmd_basicsr.compat import datasets, distributed, options, resume
     from ibmd_basicsr.compat.iteration_sampler import IterationSampler
+    from ibmd_basicsr.compat.run_folder import RUN_FOLDER
     from ibmd_basicsr.compat.workers import WorkerInit
 
     # `basicsr/__init__` star-imports its modules, so they are taken by their full names, not as attributes of the package
-    train, test, data, host_options = map(importlib.import_module, ('basicsr.train', 'basicsr.test', 'basicsr.data',
-                                                                    'basicsr.utils.options'))
+    train, test, data, utils, host_options = map(importlib.import_module, ('basicsr.train', 'basicsr.test', 'basicsr.data',
+                                                                           'basicsr.utils', 'basicsr.utils.options'))
     host_options.init_dist = distributed.init_dist
     train.parse_options = test.parse_options = partial(options.parse_options, prepare=prepare, describe=describe)
-    train.load_resume_state = resume.load_resume_state
+    train.load_resume_state = RUN_FOLDER.claiming(resume.load_resume_state)
+    train.make_exp_dirs = test.make_exp_dirs = RUN_FOLDER.making(utils.make_exp_dirs)
     train.build_dataset = test.build_dataset = datasets.build_dataset
     train.copy_opt_file = options.copy_opt_file
     train.EnlargedSampler = IterationSampler

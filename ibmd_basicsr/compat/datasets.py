@@ -1,9 +1,12 @@
-"""BasicSR's own data sets: an image or an LMDB that cannot be used is named, and a bomb is not decoded."""
+"""BasicSR's own data sets: their crops can be repeated, an image or an LMDB that cannot be used is named, a bomb is not decoded."""
 from __future__ import annotations
 
 import functools
 import importlib
 import pkgutil
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from torch.utils.data import Dataset
 from ibmd_basicsr.utils.errors import DataError, OptionError, one_line, printable
 from ibmd_basicsr.utils.image_files import check_header, decode_image
 from ibmd_basicsr.utils.lmdb_files import check_lmdb
+from ibmd_basicsr.utils.seeding import derive_seed
 
 
 def build_dataset(opt: dict[str, Any]) -> Dataset:
@@ -38,7 +42,10 @@ def build_dataset(opt: dict[str, Any]) -> Dataset:
 
 
 class NamedImages(Dataset):
-    """A data set of BasicSR whose errors name the image: it hands out what the data set does, and has the same attributes.
+    """A data set of BasicSR whose errors name the image and whose crops and flips can be repeated; it has the same attributes.
+
+    The host's data sets draw from the global generators of the process that loads, which no training state holds. Here each draw of
+    :class:`~ibmd_basicsr.compat.iteration_sampler.IterationSampler` has a seed of its own, whatever process makes it.
 
     Args:
         dataset: with ``paths`` and ``file_client``, or without: then errors stay as they are.
@@ -58,10 +65,27 @@ class NamedImages(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self.dataset[index]
+            with self._own_seed(index):
+                return self.dataset[index]
         except Exception as error:  # None has no astype, an empty buffer, LMDB's: many types
             self._name_image(index, error)
             raise
+
+    @contextmanager
+    def _own_seed(self, index: int) -> Iterator[None]:
+        """Let the block draw from global generators that are seeded by the number of the draw; images of a validation have none."""
+        if not hasattr(index, 'number'):
+            yield
+            return
+        before = random.getstate(), np.random.get_state()
+        seed = derive_seed('data', self.dataset.opt.get('manual_seed') or 0, index.number)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
 
     def _name_image(self, index: int, error: Exception) -> None:
         """Raise a DataError for the image of this index that cannot be read or decoded, if there is one."""

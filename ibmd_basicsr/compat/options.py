@@ -85,6 +85,15 @@ def normalise_numbers(value: Any, key: str = '') -> Any:
     return value
 
 
+def read_options(path: str | os.PathLike) -> dict[str, Any]:
+    """Read an option file with numbers as numbers: :func:`read_option_file`, then :func:`normalise_numbers`.
+
+    Raises:
+        OptionError: as :func:`read_option_file`.
+    """
+    return normalise_numbers(read_option_file(path))
+
+
 def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> dict[str, Any]:
     """Check ``--force_yml`` entries ``a:b=value`` against the option file; the host's own failures do not name the entry.
 

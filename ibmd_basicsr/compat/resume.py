@@ -2,16 +2,15 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ibmd_basicsr.utils.errors import OptionError, printable
+from ibmd_basicsr.utils.errors import OptionError, value_or_type
 from ibmd_basicsr.utils.files import TEMPORARY, file_digest
 from ibmd_basicsr.utils.numbers import is_integer
-from ibmd_basicsr.utils.torch_files import UnreadableFile, read_torch_file
+from ibmd_basicsr.utils.torch_files import UnreadableFile, check_records, read_torch_file
 
 STATE_KEYS = ('epoch', 'iter', 'optimizers', 'schedulers')
 
@@ -97,7 +96,7 @@ def _read(opt: dict[str, Any], path: Path, check: bool = True) -> dict[str, Any]
         raise _Damaged(f'{path}: is no training state, it lacks {", ".join(missing)}.')
     for key in ('epoch', 'iter'):
         if not is_integer(state[key], least=0):
-            raise _Damaged(f'{path}: is no training state, its {key} is {printable(repr(state[key]))}, not a number from 0.')
+            raise _Damaged(f'{path}: is no training state, its {key} is {value_or_type(state[key])}, not a number from 0.')
     if not isinstance(state.get('sha256', {}), dict):
         raise _Damaged(f'{path}: is no training state, its sha256 is a {type(state["sha256"]).__name__}, not a dictionary.')
     ignored = opt['path'].get('ignore_resume_networks') or ()
@@ -115,14 +114,10 @@ def _load(path: Path, check: bool, mmap: bool = False) -> dict[str, Any]:
     size = f' ({path.stat().st_size} bytes)' if path.is_file() else ''
     try:
         content = read_torch_file(path, mmap)
-        # torch does not look at the checksums of its archives: a flipped bit would become a weight
-        damaged = zipfile.ZipFile(path).testzip() if check and zipfile.is_zipfile(path) else None
+        if check:
+            check_records(path)
     except UnreadableFile as error:
         raise _Damaged(f'{path}{size}: {error}.') from error
-    except Exception as error:  # zipfile raises many types for damaged files
-        raise _Damaged(f'{path}{size}: cannot be read ({printable(error)}).') from error
-    if damaged is not None:
-        raise _Damaged(f'{path}: is damaged (checksum of {damaged.partition("/")[2] or damaged}).')
     if not isinstance(content, dict):
         raise _Damaged(f'{path}: holds a {type(content).__name__}, not a dictionary.')
     return content

@@ -164,11 +164,10 @@ class DegradedImageDataset(Dataset):
         sample = {'lq': x, 'lq_path': path}
         if self.mask_root:
             sample['mask'] = (pixels[3:] > 127).float()
-        elif not self.from_lq and self.degradation.draws_mask:
-            sample['mask'] = self.degradation.draw_mask(*x.shape[-2:], rng)
-            sample['lq'] = self.degradation.fill_hole(x, sample['mask'])
         elif not self.from_lq:
-            sample['lq'] = self.degradation(x, rng)
+            sample['lq'], mask = self.degradation.degrade(x, rng)
+            if mask is not None:
+                sample['mask'] = mask
         if self.labels is not None:
             sample['label'] = torch.tensor(self.labels[index])
         return sample | {'gt': x, 'gt_path': path} if self.return_gt else sample

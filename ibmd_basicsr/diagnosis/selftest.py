@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import torch
@@ -11,14 +10,15 @@ from torch import Tensor
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import build_bridge
-from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
+from ibmd_basicsr.data.degradations import sr_bicubic
+from ibmd_basicsr.data.tensors import quantize_uint8
 from ibmd_basicsr.diagnosis.findings import FAIL, OK, Finding
-from ibmd_basicsr.exporting.student import read_student
+from ibmd_basicsr.models.recipes import recipe_of_weights
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.files import file_digest
+from ibmd_basicsr.utils.project import REPOSITORY
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WEIGHTS = 'weights/sr4x_nano_student.pth'
 PHOTO = 'datasets/photos/test/chelsea.png'
 SIZE = 128
@@ -42,7 +42,7 @@ def shipped_case() -> tuple[Restorer, Tensor, float] | None:
         return None
     image = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)[:SIZE, :SIZE]
     truth = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    return read_student(weights).restorer, truth, RECORDED[file_digest(weights)[:12]]
+    return recipe_of_weights(weights).build(), truth, RECORDED[file_digest(weights)[:12]]
 
 
 def random_case() -> tuple[Restorer, Tensor, float]:

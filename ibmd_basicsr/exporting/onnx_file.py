@@ -46,7 +46,7 @@ class OneStepGraph(nn.Module):
         super().__init__()
         restorer = student.restorer
         net, bridge = restorer.net, restorer.bridge
-        if restorer.sampler.type not in ('one_step', 'few_step') or restorer.calls != 1:
+        if not restorer.sampler.of_student or restorer.calls != 1:
             raise OptionError(f'ONNX: a student of one step can be exported; val.sampler asks for {restorer.calls} call(s) of type '
                               f'{restorer.sampler.type}. A student of several steps also runs in one: --steps 1.')
         if student.masked:

@@ -154,7 +154,12 @@ class BridgeModel(SafeSaving, ShardedValidation, SRModel):
             self.opt['train']['scheduler'] = shared
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """Step the schedulers (host hook, before the optimiser's step)."""
+        """Step the schedulers (host hook, before the optimiser's step).
+
+        The host's warm-up overwrites the learning rate from which ``MultiStepLR`` and ``StepLR`` go on; they get their own back first.
+        """
+        if 1 < current_iter <= warmup_iter:
+            self._set_lr([scheduler.get_last_lr() for scheduler in self.schedulers])
         with warnings.catch_warnings():
             # an optimiser whose turn has not come yet is no mistake here
             warnings.filterwarnings('ignore', message='Detected call of `lr_scheduler.step')
@@ -261,7 +266,7 @@ class BridgeModel(SafeSaving, ShardedValidation, SRModel):
         """
         optimizer.zero_grad(set_to_none=True)
         loss = self._accumulate(net, noise, *losses)
-        return loss, self._apply(net, optimizer, label, current_iter, loss)
+        return loss, self._apply(optimizer, label, current_iter, loss)
 
     def _accumulate(self, net: nn.Module, noise: PerImageNoise, *losses: Callable[[PerImageNoise], Tensor]) -> Tensor:
         """Add the gradient of the sum of ``losses`` to that of ``net``, micro-batch by micro-batch; return the value of the sum.
@@ -280,9 +285,10 @@ class BridgeModel(SafeSaving, ShardedValidation, SRModel):
                 loss = loss + part.detach()
         return loss
 
-    def _apply(self, net: nn.Module, optimizer: torch.optim.Optimizer, label: str, current_iter: int, loss: Tensor) -> Tensor:
+    def _apply(self, optimizer: torch.optim.Optimizer, label: str, current_iter: int, loss: Tensor) -> Tensor:
         """Clip, check, step; return the gradient norm before clipping. Arguments and errors as for :meth:`_step`."""
-        grad_norm = clip_gradient(list(net.parameters()), self.grad_clip)
+        # the optimiser's list of them: to walk through a network's modules takes 0.3 ms at nano size
+        grad_norm = clip_gradient([parameter for group in optimizer.param_groups for parameter in group['params']], self.grad_clip)
         # after the all-reduce every rank sees the same norm, so all ranks stop together
         self.guard.step(optimizer, label, current_iter, loss, grad_norm)
         return grad_norm

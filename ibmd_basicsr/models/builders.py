@@ -11,13 +11,14 @@ from torch import nn
 
 import ibmd_basicsr.archs  # noqa: F401  (option blocks name our networks)
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
-from ibmd_basicsr.bridges import build_bridge
+from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
-from ibmd_basicsr.restorer import Restorer, SamplerOptions
+from ibmd_basicsr.restorer import Restorer, SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError, printable
 from ibmd_basicsr.utils.frozen import ready_to_restore
 from ibmd_basicsr.utils.memory import physical_memory
-from ibmd_basicsr.utils.option_check import build_from_options
+from ibmd_basicsr.utils.option_check import build_from_options, check_keys
+from ibmd_basicsr.utils.option_problems import shown
 
 
 def find_arch(name: str) -> type[nn.Module] | None:
@@ -26,6 +27,15 @@ def find_arch(name: str) -> type[nn.Module] | None:
     BasicSR registers its copies of Real-ESRGAN's with a suffix, and prints a line whenever it falls back on one.
     """
     return next((ARCH_REGISTRY.get(key) for key in (name, f'{name}_basicsr') if key in ARCH_REGISTRY), None)
+
+
+def build_quietly(options: dict[str, Any]) -> nn.Module:
+    """Build the network of a ``network`` block on the current device, without a line in the log (the host writes one).
+
+    Raises:
+        OptionError: a key or value that the network does not take.
+    """
+    return build_from_options(find_arch(options['type']), options, options['type'])
 
 
 def build_frozen_network(options: dict[str, Any], weights: str, param_key: str, device: torch.device) -> nn.Module:
@@ -47,26 +57,72 @@ def build_frozen_network(options: dict[str, Any], weights: str, param_key: str, 
     return net.to(device).eval().requires_grad_(False)
 
 
-def check_network(options: dict[str, Any], block: str, this_machine: bool = True) -> ADMUNet:
-    """Return an ``ADMUNet`` on the meta device, built without memory or arithmetic.
+def checked_network(block: dict[str, Any], where: str, this_machine: bool = True) -> ADMUNet:
+    """Return the network of a ``network`` block on the meta device, built without memory or arithmetic.
 
     Args:
-        options: a ``network`` block.
-        block: what messages call it.
+        block: ``{type: ADMUNet, ...}``.
+        where: what messages call the block.
         this_machine: refuse weights that are larger than the memory here.
 
     Raises:
-        OptionError: a key or value that the network does not take.
+        OptionError: not a block, another type, or a key or value that the network does not take.
     """
+    _check_type(block, where, (ADMUNet.__name__,))
     try:
         with torch.device('meta'):
-            net = build_from_options(ADMUNet, options, block)
+            net = build_from_options(ADMUNet, block, where)
     except RuntimeError as error:  # torch's, for sizes that no number can hold
-        raise OptionError(f'{block}: a network of such sizes cannot be built ({printable(error, 160)}).') from error
+        raise OptionError(f'{where}: a network of such sizes cannot be built ({printable(error, 160)}).') from error
     size = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
     if this_machine and size > physical_memory():
-        raise OptionError(f'{block}: its weights take {size / 2**30:.0f} GiB, more than the memory of this machine.')
+        raise OptionError(f'{where}: its weights take {size / 2**30:.0f} GiB, more than the memory of this machine.')
     return net
+
+
+def checked_bridge(block: dict[str, Any], where: str) -> Bridge:
+    """Build the bridge of a ``bridge`` block.
+
+    Args:
+        block: ``{type: I2SB, ...}``.
+        where: what messages call the block.
+
+    Raises:
+        OptionError: not a block, an unknown type, or a key or value that such a bridge does not take or cannot compute with.
+    """
+    _check_type(block, where, tuple(SCHEDULES))
+    check_keys(where, block, {*bridge_options(block['type']), 'type', 'conditional', 'hole'})
+    try:
+        return build_bridge(**block)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise OptionError(f'{where}: {error}') from error
+
+
+def checked_sampler(block: dict[str, Any], bridge: Bridge | None, where: str) -> SamplerOptions:
+    """Return the options of a ``sampler`` block for a bridge.
+
+    Args:
+        block: ``{type: one_step, ...}``; empty for one step.
+        bridge: what it shall sample; None leaves open whether it can.
+        where: what messages call the block.
+
+    Raises:
+        OptionError: not a block, a key or value that there is not, or a type or a number of steps that the bridge does not know.
+    """
+    options = build_from_options(SamplerOptions, block, where)
+    try:
+        if bridge is not None:
+            make_grid(options, bridge)
+    except (ArithmeticError, ValueError) as error:
+        raise OptionError(f'{where}: {error}') from error
+    return options
+
+
+def _check_type(block: dict[str, Any], where: str, types: tuple[str, ...]) -> None:
+    if not isinstance(block, dict):
+        raise OptionError(f'{where}: must be a block of keys, got {shown(block)}.')
+    if block.get('type') not in types:
+        raise OptionError(f'{where}.type: must be one of {", ".join(map(repr, types))}, got {shown(block.get("type"))}.')
 
 
 def build_restorer(*, network: dict[str, Any], bridge: dict[str, Any], weights: str, param_key: str = 'params_ema',
@@ -85,8 +141,12 @@ def build_restorer(*, network: dict[str, Any], bridge: dict[str, Any], weights: 
         precision, compile: see :class:`~ibmd_basicsr.restorer.Restorer`.
 
     Raises:
-        CheckpointError, ValueError, TypeError: see the parts.
+        CheckpointError: the file is missing, damaged or does not fit.
+        OptionError: a block that cannot be built, or a precision that the device does not have.
+        ValueError: ``compile`` with a torch that cannot.
     """
+    checked_network(network, 'network')
+    built = checked_bridge(bridge, 'bridge')
+    options = checked_sampler(sampler or {}, built, 'sampler')
     net = ready_to_restore(build_frozen_network(network, weights, param_key, torch.device(device)), device)
-    return Restorer(net=net, bridge=build_bridge(**bridge), sampler=SamplerOptions(**(sampler or {})), scale=scale, precision=precision,
-                    compile=compile)
+    return Restorer(net=net, bridge=built, sampler=options, scale=scale, precision=precision, compile=compile)

@@ -12,52 +12,17 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from ibmd_basicsr.bridges import TIME_WEIGHTS, interpolate, keep_known, rebridge
+from ibmd_basicsr.bridges import TIME_WEIGHTS, draw_posterior, interpolate, keep_known, rebridge, student_walk
 from ibmd_basicsr.checkpoints.state_dict import load_strictly, widen_entrance
 from ibmd_basicsr.models.bridge_model import BridgeModel
 from ibmd_basicsr.models.builders import build_frozen_network
 from ibmd_basicsr.models.extras import Extras
 from ibmd_basicsr.models.real_pairs import RealPairs, scale_target
+from ibmd_basicsr.models.student_options import StudentOptions
+from ibmd_basicsr.models.turns import BRIDGE, Turns
 from ibmd_basicsr.utils.endpoints import x_0_to_gt
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.seeding import PerImageNoise, derive_seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudentOptions:
-    """How many steps the student has and how it is trained for them: the block ``train.student`` (IBMD section 3.5).
-
-    The N times t_n are those of the schedule's ``student_grid``. Training inputs x_{t_n} come from the student's own rollout without
-    gradient, as inference makes them.
-
-    Attributes:
-        steps: N. With 1 the input is x_T and both schemes are the same.
-        scheme: what the authors' released code does for either family of bridges.
-
-            * ``posterior`` (I2SB): the EMA student walks all N steps to x_0; t_n is drawn for each image; x_{t_n} ~ q(. | x_0, x_T), x_T
-              itself at t = 1; loss times lie before t_n and x_t ~ q(x_t | x_{t_n}, x_0').
-            * ``bridge`` (DDBM): one t_n for the whole batch, on all ranks; the student itself walks down to it; loss times are all times
-              and x_t ~ q(x_t | x_0', x_T).
-        tell_bridge: give t_n to the bridge network, as the constant value of an extra input channel (``network_bridge.noise_channels: 1``,
-            zero weights at the start). Not in the paper or the released code: there the bridge network sees the outputs of all steps at
-            the same t, so the objective fixes their mixture alone, and the last step's law can differ from it (docs/released_code.md).
-
-    Raises:
-        ValueError: a value out of range.
-    """
-
-    SCHEMES = ('posterior', 'bridge')
-    steps: int = 1
-    scheme: str = 'posterior'
-    tell_bridge: bool = False
-
-    def __post_init__(self):
-        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
-            raise ValueError(f'steps must be a positive integer, got {self.steps!r}.')
-        if self.scheme not in self.SCHEMES:
-            raise ValueError(f'scheme must be one of {self.SCHEMES}, got {self.scheme!r}.')
-        if not isinstance(self.tell_bridge, bool):
-            raise ValueError(f'tell_bridge must be true or false, got {self.tell_bridge!r}.')
 
 
 @dataclass(frozen=True)
@@ -92,11 +57,7 @@ class IBMDModel(BridgeModel):
 
     def init_training_settings(self) -> None:
         """Build teacher, bridge network and what :class:`BridgeModel` builds (host hook)."""
-        self.bridge_updates = self.opt['train'].get('bridge_updates_per_student', 5)
-        if not isinstance(self.bridge_updates, int) or self.bridge_updates < 1:
-            raise OptionError(f'train.bridge_updates_per_student must be an integer of at least 1, got {self.bridge_updates!r}.')
-        self.share_pass = self.opt['train'].get('share_generator_pass', False)
-        self.cycle = self.bridge_updates + (not self.share_pass)  # iterations from one student update to the next
+        self.turns = Turns.from_options(self.opt)
         self.student = StudentOptions(**(self.opt['train'].get('student') or {}))
         pairs = self.opt['train'].get('real_pairs')
         self.real_pairs = RealPairs(**pairs) if pairs else None
@@ -155,17 +116,17 @@ class IBMDModel(BridgeModel):
             self.optimizers.append(self.optimizer_d)
 
     def update(self, current_iter: int) -> None:
-        """One update on a fresh batch: the student's (and the discriminator's) every :attr:`cycle`-th iteration, else the bridge network's.
+        """One update on a fresh batch: the student's (and the discriminator's) or the bridge network's, by :class:`Turns`.
 
         With ``train.share_generator_pass`` the student's iterations are updates of the bridge network, too.
         """
         noise = self._training_noise(current_iter)
-        if current_iter % self.cycle:
+        if self.turns.of(current_iter) == BRIDGE:
             self._let_learn(self.net_bridge)
             self._log_step('bridge', *self._step(self.net_bridge, self.optimizer_bridge, 'l_bridge', current_iter, noise,
                                                  partial(self._bridge_loss, current_iter=current_iter)))
             return
-        if self.share_pass:
+        if self.turns.shared:
             self._shared_updates(noise, current_iter)
         else:
             self._let_learn(self.net_g)
@@ -204,7 +165,7 @@ class IBMDModel(BridgeModel):
         self.optimizer_g.zero_grad(set_to_none=True)
         loss = self._accumulate(self.net_g, noise, lambda noise: self._student_loss_on(next(parts), noise))
         drawn.x_0.backward(made.x_0.grad)
-        self._log_step('g', loss, self._apply(self.net_g, self.optimizer_g, 'l_g', current_iter, loss))
+        self._log_step('g', loss, self._apply(self.optimizer_g, 'l_g', current_iter, loss))
 
     def _let_learn(self, learner: torch.nn.Module) -> None:
         """Say who learns now: the only place that touches ``requires_grad``."""
@@ -327,12 +288,10 @@ class IBMDModel(BridgeModel):
 
     def _rollout(self, net: torch.nn.Module, calls: int, noise: PerImageNoise) -> tuple[Tensor, Tensor | None]:
         """Walk ``calls`` steps of the student's grid from x_T; return the last call's input (float64) and its x_0 (None without calls)."""
-        x, x_0, grid = self.x_T.double(), None, self.student_grid
-        for n in range(calls):
-            if n:
-                x = rebridge(self.bridge.schedule, x, x_0, grid[n - 1], grid[n], noise.randn_like)
-            x_0 = self._generate(net, x.to(self.x_T.dtype), grid[n].expand(len(x)), noise)
-        return x, x_0
+        def generate(x: Tensor, t: Tensor) -> Tensor:
+            return self._generate(net, x.to(self.x_T.dtype), t.expand(len(x)), noise)
+
+        return student_walk(generate, self.bridge.schedule, self.x_T, self.student_grid, calls, randn_like=noise.randn_like)
 
     def _generate(self, net: torch.nn.Module, x_t: Tensor, t: Tensor, noise: PerImageNoise) -> Tensor:
         """Return G(x_t, z, t); outside the hole of an inpainting task its pixels are those of x_T."""
@@ -349,8 +308,7 @@ class IBMDModel(BridgeModel):
         t = schedule.training_times(noise.rand(self.device), below=drawn.t_n if posterior else torch.ones_like(drawn.t_n))
         if not posterior:
             return interpolate(schedule.coefficients(t), drawn.x_0, self.x_T, noise.randn_like(drawn.x_0)), t
-        q = schedule.posterior(t, drawn.t_n)
-        x_t = q.on_x_0 * drawn.x_0.double() + q.on_x_t * drawn.x_n.double() + q.std * noise.randn_like(drawn.x_0).double()
+        x_t = draw_posterior(schedule.posterior(t, drawn.t_n), drawn.x_0, drawn.x_n, noise.randn_like(drawn.x_0))
         return x_t.to(drawn.x_0.dtype), t
 
     @torch.no_grad()

@@ -1,25 +1,22 @@
 """What a block of ``val.metrics`` may say: the metric functions of BasicSR's registry, set metrics and the diversity of several draws."""
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 from collections.abc import Callable
 from typing import Any
 
-from basicsr.utils.registry import METRIC_REGISTRY
-
-from ibmd_basicsr.metrics import better_of
+from ibmd_basicsr.metrics.catalogue import DIVERSITY, facts_of, find_metric
 from ibmd_basicsr.metrics.classifier_metric import find_classifier
 from ibmd_basicsr.metrics.dists_metric import find_weights
 from ibmd_basicsr.metrics.diversity import Diversity
-from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, KernelDistance, find_features
+from ibmd_basicsr.metrics.features import find_features
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, KernelDistance
 from ibmd_basicsr.utils.errors import CheckpointError, OptionError, one_line
 from ibmd_basicsr.utils.option_check import build_from_options, key_problems, option_parameters
 
 FROM_VALIDATION = ('img', 'img2', 'label')
 """Parameters of metric functions that validation supplies."""
-DIVERSITY = Diversity.__name__
 
 
 def own_options(block: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +27,7 @@ def own_options(block: dict[str, Any]) -> dict[str, Any]:
 def fill_directions(metrics: Any) -> None:
     """Add ``better`` to the blocks of ``val.metrics`` (in place) that lack it and whose direction is known; BasicSR takes ``higher``."""
     for block in metrics.values() if isinstance(metrics, dict) else ():
-        better = better_of(block.get('type')) if isinstance(block, dict) else None
+        better = facts_of(block.get('type')).better if isinstance(block, dict) else None
         if better is not None and block.get('better') is None:
             block['better'] = better
 
@@ -44,16 +41,15 @@ def metric_problems(path: str, block: dict[str, Any], this_machine: bool = True)
         this_machine: look for weights and references, too.
     """
     kind = block.get('type')
-    target = _target(kind)
-    if target is None:
-        return [_unknown(path, kind)]
-    names, required = option_parameters(target, FROM_VALIDATION)
+    try:
+        metric = find_metric(kind)
+    except OptionError as error:
+        return [f'{path}.type: {error}']
+    names, required = option_parameters(metric.target, FROM_VALIDATION)
     problems = key_problems(path, block, {*names, 'type', 'better'}, [name for name in required if name != 'reference'])
-    better, expected = block.get('better'), better_of(kind)
-    if better is not None and better not in ('higher', 'lower'):
-        problems.append(f"{path}.better: must be one of 'higher', 'lower', got {better!r}.")
-    elif better is not None and expected is not None and better != expected:
-        problems.append(f'{path}.better: {expected} is better for {kind}, got {better!r}; leave it out.')
+    wrong_direction = metric.direction_problem(path, block.get('better'))
+    if wrong_direction:
+        problems.append(wrong_direction)
     border = block.get('crop_border', 0)
     if not isinstance(border, int) or isinstance(border, bool) or border < 0:
         problems.append(f'{path}.crop_border: must be a number of pixels, 0 or more, got {border!r}.')
@@ -69,9 +65,10 @@ def metric_problems(path: str, block: dict[str, Any], this_machine: bool = True)
 
 def needs_truth(block: dict[str, Any]) -> bool:
     """Tell whether the metric of a (correct) block compares with the clean images of the validation set."""
-    if block['type'] in SET_METRIC_REGISTRY:
+    metric = find_metric(block['type'])
+    if metric.of_sets:
         return block.get('reference') is None
-    names, required = option_parameters(_target(block['type']))
+    names, required = option_parameters(metric.target)
     return 'img2' in required or ('img2' in names and 'label' in names and block.get('labels') is None)
 
 
@@ -86,21 +83,6 @@ def missing_files(path: str, block: dict[str, Any]) -> list[str]:
         except (OSError, TypeError, ValueError) as error:  # the first: a name that no file can have
             missing.append(f'{path}: {one_line(error)}')
     return missing
-
-
-def _target(kind: Any) -> Callable | None:
-    """Return what takes the options of a metric: a function, or the class of a set metric or of the diversity."""
-    if kind == DIVERSITY:
-        return Diversity
-    registry = next((one for one in (METRIC_REGISTRY, SET_METRIC_REGISTRY) if kind in one), None)
-    return registry.get(kind) if registry else None
-
-
-def _unknown(path: str, kind: Any) -> str:
-    known = sorted([*METRIC_REGISTRY.keys(), *SET_METRIC_REGISTRY.keys(), DIVERSITY])
-    near = difflib.get_close_matches(str(kind), known, 1)
-    hint = f', did you mean {near[0]!r}?' if near else '.'
-    return f'{path}.type: no metric {kind!r} is registered{hint} Registered: {", ".join(known)}.'
 
 
 def _find_lpips(weights: str | None = None) -> None:

@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
-from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
-from ibmd_basicsr.bridges import SCHEDULES, Bridge, bridge_options, build_bridge
+from ibmd_basicsr.bridges import Bridge
 from ibmd_basicsr.compat.distributed import check_dist_params
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
-from ibmd_basicsr.models.ibmd_model import StudentOptions
+from ibmd_basicsr.models.builders import checked_bridge, checked_network, checked_sampler
 from ibmd_basicsr.models.learning_rules import check_extras, check_optimizer, check_scheduler, check_truth
 from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth
 from ibmd_basicsr.models.option_keys import (
@@ -31,11 +31,12 @@ from ibmd_basicsr.models.option_keys import (
 )
 from ibmd_basicsr.models.option_values import value_problems
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.student_options import StudentOptions
 from ibmd_basicsr.models.switches import SWITCHES, compile_problems
-from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError, hint
+from ibmd_basicsr.utils.files import is_folder_name
 from ibmd_basicsr.utils.numbers import is_integer, is_number
-from ibmd_basicsr.utils.option_problems import Problems
+from ibmd_basicsr.utils.option_problems import Problems, shown
 
 
 def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = True) -> None:
@@ -108,9 +109,9 @@ def _rule_problems(opt: dict[str, Any], this_machine: bool) -> list[str]:
         check_dist_params(opt.get('dist_params'))
     except OptionError as error:
         found.append(str(error))
-    bridge = _check_bridge(opt, found)
+    bridge = _check_bridge(found)
     for block in ('network_g', 'network_bridge', 'teacher.network'):
-        _check_network(opt, block, bridge, found)
+        _check_network(block, bridge, this_machine, found)
     found.keys('teacher', TEACHER, ['network', 'weights'])
     _check_path(opt, found)
     if training:
@@ -124,7 +125,24 @@ def _rule_problems(opt: dict[str, Any], this_machine: bool) -> list[str]:
         found.extend(f'{block}: a name without dots is needed, got {name!r}.' for name in found.get(block) or () if '.' in str(name))
     for phase in opt['datasets']:
         _check_dataset(opt, phase, this_machine, found)
+    _check_names(opt, found)
     return found
+
+
+def _check_names(opt: dict[str, Any], found: Problems) -> None:
+    """Names of test sets and the suffix of images become parts of paths; metrics and their best values are kept by the sets' names."""
+    suffix = found.get('val.suffix')
+    if suffix is not None and not is_folder_name(f'image_{suffix}'):
+        found.append(f'val.suffix: becomes part of file names, without slashes, got {shown(suffix)}.')
+    first: dict[str, str] = {}
+    for phase, block in opt['datasets'].items():
+        name = block.get('name') if isinstance(block, dict) and not phase.startswith('train') else None
+        if name is None:
+            continue
+        if not is_folder_name(name):
+            found.append(f'datasets.{phase}.name: names a folder of images, got {shown(name)}.')
+        elif first.setdefault(name, phase) != phase:
+            found.append(f'datasets.{phase}.name: {shown(name)} is the name of datasets.{first[name]}, too: give each test set its own.')
 
 
 def _check_gpus(opt: dict[str, Any], this_machine: bool, found: Problems) -> None:
@@ -140,29 +158,27 @@ def _check_gpus(opt: dict[str, Any], this_machine: bool, found: Problems) -> Non
                      '-opt ... --launcher pytorch')
 
 
-def _check_bridge(opt: dict[str, Any], found: Problems) -> Bridge | None:
+def _check_bridge(found: Problems) -> Bridge | None:
     """Check the bridge and return it, None if there is something wrong with it."""
     block = found.block('bridge')
-    if block is None or not found.choice('bridge.type', tuple(SCHEDULES)):
-        return None
-    if found.keys('bridge', {*bridge_options(block['type']), 'type', 'conditional', 'hole'}):
-        try:
-            return build_bridge(**block)
-        except (ArithmeticError, TypeError, ValueError) as error:
-            found.append(f'bridge: {error}')
-    return None
+    return None if block is None else _or_problem(found, checked_bridge, block, 'bridge')
 
 
-def _check_network(opt: dict[str, Any], path: str, bridge: Bridge | None, found: Problems) -> None:
+def _check_network(path: str, bridge: Bridge | None, this_machine: bool, found: Problems) -> None:
     block = found.block(path)
-    if block is None:
-        return
-    if found.choice(f'{path}.type', (ADMUNet.__name__,)) and found.signature(path, ADMUNet, {'type'}):
-        with torch.device('meta'):  # a network without memory or arithmetic
-            net = found.build(path, ADMUNet, block)
-        if net is not None and bridge is not None and (net.cond_channels > 0) != bridge.conditional:
-            found.append(f'{path}.cond_channels: must be {net.in_channels if bridge.conditional else 0} with bridge.conditional: '
-                         f'{str(bridge.conditional).lower()}, got {net.cond_channels}.')
+    net = None if block is None else _or_problem(found, checked_network, block, path, this_machine)
+    if net is not None and bridge is not None and (net.cond_channels > 0) != bridge.conditional:
+        found.append(f'{path}.cond_channels: must be {net.in_channels if bridge.conditional else 0} with bridge.conditional: '
+                     f'{str(bridge.conditional).lower()}, got {net.cond_channels}.')
+
+
+def _or_problem(found: Problems, check: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a check returns, None where it objects, which is a problem then."""
+    try:
+        return check(*arguments)
+    except OptionError as error:
+        found.append(str(error))
+        return None
 
 
 def _check_path(opt: dict[str, Any], found: Problems) -> None:
@@ -246,13 +262,8 @@ def _check_val(opt: dict[str, Any], training: bool, bridge: Bridge | None, this_
     found.keys('val', VAL, ['save_img', 'val_freq'] if training else ['save_img'])
     found.positive('val.val_freq', integer=True)
     sampler = found.block('val.sampler')
-    if sampler is not None and found.signature('val.sampler', SamplerOptions):
-        sampler = found.build('val.sampler', SamplerOptions, sampler)
-        if sampler is not None and bridge is not None:
-            try:
-                make_grid(sampler, bridge)
-            except ValueError as error:
-                found.append(f'val.sampler: {error}')
+    if sampler is not None:
+        _or_problem(found, checked_sampler, sampler, bridge, 'val.sampler')
     metrics = found.block('val.metrics')
     for name in metrics or ():
         block = found.block(f'val.metrics.{name}')

@@ -14,21 +14,20 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY
 
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.bridges import HOLES, SCHEDULES, bridge_options
 from ibmd_basicsr.data.degradations import DEGRADATIONS
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.losses.bridge_loss import TIME_WEIGHT_NAMES
-from ibmd_basicsr.metrics.diversity import Diversity
-from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
+from ibmd_basicsr.metrics.catalogue import find_metric, metric_types
 from ibmd_basicsr.models import option_keys
 from ibmd_basicsr.models.bridge_model import OPTIMIZERS
 from ibmd_basicsr.models.extras import EXTRA_LOSSES, GAN_TYPES
-from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.metric_rules import FROM_VALIDATION
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.student_options import StudentOptions
 from ibmd_basicsr.models.switches import SWITCHES
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.utils.option_check import option_parameters
@@ -224,10 +223,9 @@ def _optimizer() -> Schema:
 
 
 def _metric() -> Schema:
-    metrics = {name: METRIC_REGISTRY.get(name) for name in METRIC_REGISTRY.keys()}
-    metrics |= {name: SET_METRIC_REGISTRY.get(name) for name in SET_METRIC_REGISTRY.keys()} | {Diversity.__name__: Diversity}
     better = {'better': {'enum': ['higher', 'lower'], 'description': TEXTS['better']}}
-    return _typed({name: _parameters(target, FROM_VALIDATION) | better for name, target in sorted(metrics.items())}) | {'type': 'object'}
+    kinds = {name: _parameters(find_metric(name).target, FROM_VALIDATION) | better for name in metric_types()}
+    return _typed(kinds) | {'type': 'object'}
 
 
 def _val() -> Schema:

@@ -14,12 +14,12 @@ from basicsr.version import __version__ as basicsr_version
 
 from ibmd_basicsr.bridges import SCHEDULES, build_bridge
 from ibmd_basicsr.data.degradations import DEGRADATIONS
-from ibmd_basicsr.models import cost
 from ibmd_basicsr.models.builders import find_arch
 from ibmd_basicsr.models.extras import EXTRA_LOSSES
-from ibmd_basicsr.models.ibmd_model import StudentOptions
 from ibmd_basicsr.models.option_keys import ADDED_TO_PATH, ADDED_TO_TOP, OWN_MODELS, SCHEDULERS
 from ibmd_basicsr.models.real_pairs import RealPairs
+from ibmd_basicsr.models.student_options import StudentOptions
+from ibmd_basicsr.models.turns import BRIDGE_UPDATES
 from ibmd_basicsr.restorer import SamplerOptions
 from ibmd_basicsr.version import __version__
 
@@ -50,6 +50,29 @@ def resolved_options(opt: dict[str, Any]) -> dict[str, Any]:
     Options of datasets have their defaults where they are read, so those blocks are returned as given, but for the degradation.
     """
     opt = _plain(opt)
+    _forget_the_hosts_notes(opt)
+    for name, values in DEFAULTS.items():
+        if name in opt:
+            opt[name] = {**opt[name], **{key: value for key, value in values.items() if key not in opt[name]}}
+    for block in opt['datasets'].values():
+        if block.get('degradation') is not None:
+            _fill(block['degradation'], DEGRADATIONS[block['degradation']['type']])
+    for target in (*SCHEDULES[opt['bridge']['type']], build_bridge):
+        _fill(opt['bridge'], target)
+    for network in (opt['network_g'], opt.get('network_bridge'), (opt.get('teacher') or {}).get('network'), opt.get('network_d')):
+        if network is not None:
+            _fill(network, find_arch(network['type']))
+    if opt['model_type'] == 'IBMDModel':
+        _fill_distillation(opt['train'])
+    _fill_learning(opt['train'])
+    if opt.get('val') is not None:
+        opt['val']['sampler'] = opt['val'].get('sampler') or {}
+        _fill(opt['val']['sampler'], SamplerOptions)
+    return opt
+
+
+def _forget_the_hosts_notes(opt: dict[str, Any]) -> None:
+    """Take out what the host adds to the options that it has read."""
     for key in ADDED_TO_TOP & opt.keys():
         del opt[key]
     for key in ADDED_TO_PATH & opt['path'].keys():
@@ -61,33 +84,25 @@ def resolved_options(opt: dict[str, Any]) -> dict[str, Any]:
             block.pop(key, None)
         if block['manual_seed'] == opt['manual_seed']:
             del block['manual_seed']
-        if block.get('degradation') is not None:
-            _fill(block['degradation'], DEGRADATIONS[block['degradation']['type']])
-    for name, values in DEFAULTS.items():
-        if name in opt:
-            opt[name] = {**opt[name], **{key: value for key, value in values.items() if key not in opt[name]}}
-    for target in (*SCHEDULES[opt['bridge']['type']], build_bridge):
-        _fill(opt['bridge'], target)
-    for network in (opt['network_g'], opt.get('network_bridge'), (opt.get('teacher') or {}).get('network'), opt.get('network_d')):
-        if network is not None:
-            _fill(network, find_arch(network['type']))
-    train = opt['train']
-    if opt['model_type'] == 'IBMDModel':
-        train.setdefault('share_generator_pass', False)
-        train.setdefault('bridge_updates_per_student', cost.bridge_updates(opt))
-        train['student'] = train.get('student') or {}
-        _fill(train['student'], StudentOptions)
-        if train.get('real_pairs'):
-            _fill(train['real_pairs'], RealPairs)
+
+
+def _fill_distillation(train: dict[str, Any]) -> None:
+    """Add the defaults of the keys of ``train`` that IBMD alone has."""
+    train.setdefault('share_generator_pass', False)
+    train.setdefault('bridge_updates_per_student', BRIDGE_UPDATES)
+    train['student'] = train.get('student') or {}
+    _fill(train['student'], StudentOptions)
+    if train.get('real_pairs'):
+        _fill(train['real_pairs'], RealPairs)
+
+
+def _fill_learning(train: dict[str, Any]) -> None:
+    """Add the defaults of losses, optimisers and scheduler."""
     for name in (name for name in LOSS_BLOCKS if train.get(name)):
         _fill(train[name], LOSS_REGISTRY.get(train[name]['type']))
     for name in (name for name in OPTIMIZER_BLOCKS if train.get(name)):
         _fill(train[name], getattr(torch.optim, train[name]['type']))
     _fill(train['scheduler'], SCHEDULERS[train['scheduler']['type']], hidden=('last_epoch',))
-    if opt.get('val') is not None:
-        opt['val']['sampler'] = opt['val'].get('sampler') or {}
-        _fill(opt['val']['sampler'], SamplerOptions)
-    return opt
 
 
 def _fill(block: dict[str, Any], target: Callable, hidden: Sequence[str] = ()) -> None:

@@ -65,12 +65,12 @@ class SafeSaving:
         self._validating = None
         set_rng_state(generators)
 
-    def _restore(self, data: dict[str, Any], draws: int) -> Any:
+    def _restore(self, data: dict[str, Any], draws: int, name: str) -> Any:
         if self._validating is not None and STOP.signal is not None:
             iteration, generators = self._validating
             set_rng_state(generators)
             self._save_and_stop(iteration, STOP.signal)
-        return super()._restore(data, draws)
+        return super()._restore(data, draws, name)
 
     def _save_and_stop(self, current_iter: int, number: int) -> NoReturn:
         self.save(IterationSampler.current_epoch, current_iter)
@@ -119,10 +119,16 @@ class SafeSaving:
         if self.opt['rank'] != 0:
             return
         state = {'epoch': epoch, 'iter': current_iter, 'optimizers': optimizers,
-                 'schedulers': [s.state_dict() for s in self.schedulers], 'rng': rng, 'sha256': digests, 'version': __version__}
+                 'schedulers': [s.state_dict() for s in self.schedulers], 'rng': rng, 'best': self._best_metrics(),
+                 'sha256': digests, 'version': __version__}
         save_atomically(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
         self._complete.append(current_iter)
         self._prune()
+
+    def _best_metrics(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return the best value of each metric so far, by data set, in types that a safe ``torch.load`` reads."""
+        return {dataset: {metric: best | {'val': float(best['val'])} for metric, best in record.items()}
+                for dataset, record in getattr(self, 'best_metric_results', {}).items()}
 
     def _prune(self) -> None:
         """Remove what is older than the ``logger.keep_checkpoints`` newest iterations that this run knows to be complete.
@@ -140,19 +146,33 @@ class SafeSaving:
                     network.unlink(missing_ok=True)
 
     def resume_training(self, resume_state: dict) -> None:
-        """Restore optimisers, positions of the schedulers, and the RNG of this rank. The networks were loaded by the constructor.
+        """Restore optimisers, positions of the schedulers, best metrics, and this rank's RNG. The constructor has loaded the networks.
 
-        The schedules themselves are those of the option file, so that a run can be resumed with a longer one.
+        The schedules themselves are those of the option file, so that a run can be resumed with a longer one, and so are learning rates,
+        betas and what else an optimiser is told: the saved learning rate is scaled by the ratio of the initial ones.
 
         Raises:
             OptionError: the state is of another model, or its optimisers are nothing that torch takes.
         """
         try:
             positions = [{key: value for key, value in state.items() if key in SCHEDULER_POSITION} for state in resume_state['schedulers']]
-            super().resume_training(resume_state | {'schedulers': positions})
+            optimizers, factors = [], []
+            for optimizer, state in zip(self.optimizers, resume_state['optimizers']):
+                groups, scales = zip(*map(_as_in_the_options, optimizer.param_groups, state['param_groups']))
+                optimizers.append(state | {'param_groups': list(groups)})
+                factors.append(scales)
+            optimizers += resume_state['optimizers'][len(optimizers):]  # too many, which the host refuses
+            for position, scales in zip(positions, factors):
+                position['_last_lr'] = [rate * scale for rate, scale in zip(position['_last_lr'], scales)]
+            super().resume_training(resume_state | {'schedulers': positions, 'optimizers': optimizers})
+            if any(scale != 1 for scales in factors for scale in scales):
+                get_root_logger().info('The learning rates of the option file are not those of the run that is resumed: from here on, '
+                                       'they are those of the option file.')
         except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise OptionError(f'path.resume_state: {self.opt["path"]["resume_state"]}: its optimizers and schedulers do not fit this run '
                               f'({type(error).__name__}: {printable(error, 160)}).') from error
+        if isinstance(resume_state.get('best'), dict):
+            self.best_metric_results = resume_state['best']
         self._complete = [resume_state['iter']]
         rng = resume_state.get('rng', [])
         if self.opt['rank'] < len(rng):
@@ -160,6 +180,18 @@ class SafeSaving:
         else:
             get_root_logger().warning('The state holds no random state for this rank: datasets of BasicSR that draw from the global '
                                       'generators will not repeat the unbroken run.')
+
+
+def _as_in_the_options(own: dict[str, Any], saved: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """Return a saved group of an optimiser with the options of this run, and the ratio of the initial learning rates, new over old.
+
+    Args:
+        own: group of the optimiser as the option file has it.
+        saved: group of the state.
+    """
+    scale = own['initial_lr'] / saved['initial_lr']
+    told = {key: value for key, value in own.items() if key not in ('params', 'lr')}
+    return saved | told | {'lr': saved['lr'] * scale}, scale
 
 
 def rng_state() -> dict:

@@ -6,7 +6,9 @@ replaced whole, because the loop and the metrics are one piece there.
 from __future__ import annotations
 
 import os.path as osp
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -21,9 +23,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ibmd_basicsr.data.degraded_image_dataset import read_labels
+from ibmd_basicsr.metrics.catalogue import DIVERSITY
 from ibmd_basicsr.metrics.diversity import Diversity
-from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, FeatureExtractor, build_extractor
-from ibmd_basicsr.models.metric_rules import DIVERSITY, fill_directions, metric_problems, needs_truth, own_options
+from ibmd_basicsr.metrics.features import FeatureExtractor, build_extractor
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
+from ibmd_basicsr.models.metric_rules import fill_directions, metric_problems, needs_truth, own_options
 from ibmd_basicsr.utils.allocator import give_back_freed_memory
 from ibmd_basicsr.utils.errors import OptionError
 
@@ -135,6 +139,16 @@ class Judges:
             yield tensor2img(sample['gt'])
 
 
+@contextmanager
+def _any_convolution() -> Iterator[None]:
+    """Within this block cuDNN tries no algorithms: training has one size of image, validation many, and each would be tried anew."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 @cache
 def _extractor(features: str, weights: str | None, device: str | None, patch: int | None) -> FeatureExtractor:
     """Build each extractor once per process, whatever number of metrics and data sets use it."""
@@ -146,6 +160,13 @@ def image_keys(dataset: Dataset) -> list[str]:
     if hasattr(dataset, 'keys'):
         return dataset.keys
     return [Path(path['lq_path'] if isinstance(path, dict) else path).name for path in dataset.paths]
+
+
+def unique_names(dataset: Dataset) -> list[str]:
+    """Return what the images of a data set are called: the stems of their files, with the folders before those that several have."""
+    paths = [osp.splitext(key)[0] for key in image_keys(dataset)]
+    counts = Counter(map(osp.basename, paths))
+    return [path if counts[osp.basename(path)] > 1 else osp.basename(path) for path in paths]
 
 
 class ShardedValidation:
@@ -206,19 +227,24 @@ class ShardedValidation:
     nondist_validation = dist_validation  # one process is rank 0 of 1
 
     def _initialize_best_metric_results(self, dataset_name: str) -> None:
+        """As the host, but a run may be resumed with other metrics: those that stayed keep their best values."""
         fill_directions(self.opt['val']['metrics'])
+        known = getattr(self, 'best_metric_results', {}).pop(dataset_name, {})
         super()._initialize_best_metric_results(dataset_name)
+        record = self.best_metric_results[dataset_name]
+        record |= {metric: best for metric, best in known.items() if best['better'] == record.get(metric, {}).get('better')}
 
     def _restore_share(self, dataloader: DataLoader, judges: Judges | None, current_iter: int | str, save_img: bool) -> dict[int, Record]:
         """Restore this rank's images; return their records by place in the data set, empty without metrics."""
         dataset, rank = dataloader.dataset, self.opt['rank']
         own = range(rank, len(dataset), self.opt['world_size'])
         loader = DataLoader(Subset(dataset, own), collate_fn=dataloader.collate_fn, pin_memory=dataloader.pin_memory)
-        records = {}
-        with tqdm(total=len(own), unit='image', disable=rank > 0 or not self.opt['val'].get('pbar', False)) as progress:
+        records, names = {}, unique_names(dataset)
+        bar = tqdm(total=len(own), unit='image', disable=rank > 0 or not self.opt['val'].get('pbar', False))
+        with _any_convolution(), bar as progress:
             for index, data in zip(own, loader):
-                name = osp.splitext(osp.basename(data['lq_path'][0]))[0]
-                images, truth = self._restore(data, judges.draws if judges else 1)
+                name = names[index]
+                images, truth = self._restore(data, judges.draws if judges else 1, name)
                 if save_img:
                     imwrite(images[0], self._image_path(name, dataset.opt['name'], current_iter))
                 if judges:
@@ -229,9 +255,10 @@ class ShardedValidation:
             torch.cuda.empty_cache()  # images of many sizes leave holes that training would miss
         return records
 
-    def _restore(self, data: dict[str, Any], draws: int) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Return ``draws`` restorations of an image and the clean one, if there is one; (H, W, 3), BGR, uint8."""
+    def _restore(self, data: dict[str, Any], draws: int, name: str) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Return ``draws`` restorations of the image ``name`` and the clean one, if there is one; (H, W, 3), BGR, uint8."""
         self.feed_data(data)
+        self.names = [name]  # the key of its noise
         images = []
         for sample in range(draws):
             self.test(sample) if sample else self.test()
@@ -245,7 +272,7 @@ class ShardedValidation:
         """Return where an image is written: the host's places."""
         folder = self.opt['path']['visualization']
         if self.opt['is_train']:
-            return osp.join(folder, name, f'{name}_{current_iter}.png')
+            return osp.join(folder, name, f'{osp.basename(name)}_{current_iter}.png')
         return osp.join(folder, dataset_name, f'{name}_{self.opt["val"].get("suffix") or self.opt["name"]}.png')
 
     def _combine(self, judges: Judges, records: dict[int, Record]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ibmd_basicsr.compat.quiet import quiet_host
 from ibmd_basicsr.models import build_restorer
-from ibmd_basicsr.models.cost import CPU_ATTENTION
+from ibmd_basicsr.models.network_cost import CPU_ATTENTION
 from ibmd_basicsr.reporting.ncnn_peer import build_ncnn, find_bin
 from ibmd_basicsr.reporting.peers import InputRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import ImageSet, Picture, load_image_sets

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_preferred_params, load_strictly
-from ibmd_basicsr.models.cost import build_network
+from ibmd_basicsr.models.builders import build_quietly
 from ibmd_basicsr.utils.errors import CheckpointError, OptionError, first_line
 from ibmd_basicsr.utils.frozen import ready_to_restore
 
@@ -129,7 +129,7 @@ def build_arch(*, network: dict[str, Any], weights: str, param_key: str | None =
         OptionError: an option that the network does not take.
         CheckpointError: the file is missing, damaged, lacks the key or does not fit.
     """
-    net = build_network(network)
+    net = build_quietly(network)
     params, key = load_preferred_params(weights) if param_key is None else (load_params(weights, param_key), param_key)
     load_strictly(net, params, weights)
     restorer = PeerRestorer(net, sum(p.numel() for p in net.parameters()), scale=scale, input_range=input_range,

@@ -12,8 +12,8 @@ from torch import Tensor
 import ibmd_basicsr.data  # noqa: F401  (registers ours)
 from ibmd_basicsr.compat.datasets import build_dataset
 from ibmd_basicsr.models.option_values import dataset_problems
-from ibmd_basicsr.reporting.rows import is_folder_name
 from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.files import is_folder_name
 
 
 @dataclass(frozen=True)

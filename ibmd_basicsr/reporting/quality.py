@@ -1,6 +1,7 @@
 """The quality columns of a comparison: five metrics that are always there, and more of images and of sets from its ``metrics`` list."""
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 from basicsr.metrics import calculate_metric
-from basicsr.utils.registry import METRIC_REGISTRY
 
-from ibmd_basicsr.metrics import BETTER  # importing it registers ours
+from ibmd_basicsr.metrics.catalogue import find_metric, short_name  # importing it registers ours
+from ibmd_basicsr.metrics.features import FeatureExtractor, build_extractor
 from ibmd_basicsr.metrics.jackknife import deal_out
-from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, RememberingExtractor, build_extractor
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
 from ibmd_basicsr.reporting.results import fingerprint
 from ibmd_basicsr.utils.errors import OptionError, one_line
 from ibmd_basicsr.utils.files import file_digest
@@ -25,11 +26,6 @@ METRICS_VERSION = 1
 """Raise when a metric's numbers change, so that stored results are not mixed with new ones."""
 NIQE_BLOCK = 96
 """NIQE describes an image by blocks of this side; it needs two of them."""
-TITLES = {'psnr': ('PSNR dB', 2), 'ssim': ('SSIM', 4), 'lpips': ('LPIPS', 4), 'niqe': ('NIQE', 2), 'texture_distance': ('texture', 1),
-          'dists': ('DISTS', 4), 'psnrb': ('PSNR-B dB', 2)}
-"""Heading and decimals by the name that follows ``calculate_``."""
-DIGITS = 4
-"""Decimals of metrics that are not in :data:`TITLES`."""
 PROBE = 64
 """Side of the images that metrics are tried with before anything is restored."""
 OWN_KEYS = {'type', 'name', 'better'}
@@ -67,8 +63,9 @@ class Metric:
 
 def default_metrics(crop_border: int, device: str) -> list[Metric]:
     """Return :data:`METRICS`, computed without ``crop_border`` pixels at each border, LPIPS on ``device``."""
-    return [Metric(name, f'calculate_{name}', *TITLES[name], BETTER[name],
-                   {'crop_border': crop_border} | ({'device': device} if name == 'lpips' else {})) for name in METRICS]
+    kinds = [find_metric(f'calculate_{name}') for name in METRICS]
+    return [Metric(name, kind.type, kind.title, kind.digits, kind.better,
+                   {'crop_border': crop_border} | ({'device': device} if name == 'lpips' else {})) for name, kind in zip(METRICS, kinds)]
 
 
 def read_metrics(opt: dict[str, Any], crop_border: int, device: str, reserved: Iterable[str] = ()) -> list[Metric]:
@@ -101,24 +98,23 @@ def read_metrics(opt: dict[str, Any], crop_border: int, device: str, reserved: I
 def _read_metric(block: Any, path: str, defaults: dict[str, Any]) -> Metric:
     if not isinstance(block, dict) or not isinstance(block.get('type'), str):
         raise OptionError(f'{path}: must be a block with a type, got {block!r}.')
-    kind = block['type']
-    path = f'{path} ({kind})'
-    of_sets = kind in SET_METRIC_REGISTRY
-    if not of_sets and kind not in METRIC_REGISTRY:
-        known = ', '.join(sorted([*METRIC_REGISTRY.keys(), *SET_METRIC_REGISTRY.keys()]))
-        raise OptionError(f'{path}: no such metric. Known: {known}.')
-    target = (SET_METRIC_REGISTRY if of_sets else METRIC_REGISTRY).get(kind)
-    parameters, _ = option_parameters(target, ('img', 'img2', 'reference'))
+    try:
+        kind = find_metric(block['type'])
+    except OptionError as error:
+        raise OptionError(f'{path}.type: {error}') from error
+    path = f'{path} ({kind.type})'
+    if kind.of_draws:
+        raise OptionError(f'{path}: judges several restorations of an image, of which a comparison makes one.')
+    parameters, _ = option_parameters(kind.target, ('img', 'img2', 'reference'))
     check_keys(path, block, {*parameters, *OWN_KEYS})
-    if block.get('better') not in (None, 'higher', 'lower'):
-        raise OptionError(f'{path}.better: must be higher or lower, got {block["better"]!r}.')
+    wrong_direction = kind.direction_problem(path, block.get('better'))
+    if wrong_direction:
+        raise OptionError(wrong_direction)
     options = {key: value for key, value in defaults.items() if key in parameters}
     options |= {key: value for key, value in block.items() if key not in OWN_KEYS}
-    short = kind.removeprefix('calculate_')
-    title, digits = TITLES.get(short, (short, DIGITS))
-    own_title = _try_metric(kind, options, of_sets, path)
-    return Metric(key=str(block.get('name', short)), type=kind, title=str(block.get('name', own_title or title)), digits=digits,
-                  better=block.get('better', BETTER.get(short)), options=options, of_sets=of_sets)
+    own_title = _try_metric(kind.type, options, kind.of_sets, path)
+    return Metric(key=str(block.get('name', short_name(kind.type))), type=kind.type, title=str(block.get('name', own_title or kind.title)),
+                  digits=kind.digits, better=block.get('better') or kind.better, options=options, of_sets=kind.of_sets)
 
 
 def _probe_side(options: dict[str, Any]) -> int:
@@ -153,6 +149,25 @@ def measure(image: np.ndarray, truth: np.ndarray, metrics: Iterable[Metric]) -> 
             continue
         values[metric.key] = float(calculate_metric({'img': image, 'img2': truth}, {'type': metric.type, **metric.options}))
     return values
+
+
+class RememberingExtractor(FeatureExtractor):
+    """Another extractor that keeps the features of every image it has seen, 8 D bytes each: several distances cost one pass.
+
+    Args:
+        extractor: what computes them.
+    """
+
+    def __init__(self, extractor: FeatureExtractor):
+        super().__init__(extractor.network, extractor.name, extractor.device, extractor.patch)
+        self._known: dict[tuple, np.ndarray] = {}
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return what the other extractor returns; see there."""
+        key = (images.shape, images.dtype.str, hashlib.blake2b(np.ascontiguousarray(images)).digest())
+        if key not in self._known:
+            self._known[key] = super().__call__(images)
+        return self._known[key]
 
 
 class SetQuality:

@@ -9,13 +9,11 @@ from typing import Any
 import basicsr.archs  # noqa: F401  (registers the host's)
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
-from ibmd_basicsr.bridges import build_bridge
-from ibmd_basicsr.models.builders import check_network
+from ibmd_basicsr.models.builders import checked_bridge, checked_network, checked_sampler
 from ibmd_basicsr.reporting.html_report import ReportOptions
 from ibmd_basicsr.reporting.ncnn_peer import CHANNELS
-from ibmd_basicsr.restorer import SamplerOptions, make_grid
 from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.files import is_folder_name
 from ibmd_basicsr.utils.option_check import build_from_options, check_keys
 from ibmd_basicsr.utils.option_problems import shown
 from ibmd_basicsr.utils.precision import check_precision
@@ -150,11 +148,6 @@ def _read_row(block: Any, path: str, opt: dict[str, Any]) -> list[Row]:
     return [Row(row, kind, options, _read_weights(block, path), tile, tile_pad) for row, options in options_by_name.items()]
 
 
-def is_folder_name(name: Any) -> bool:
-    """Tell whether a name can be that of a folder of results."""
-    return isinstance(name, str) and bool(name) and name == Path(name).name and not name.startswith('.') and name.isprintable()
-
-
 def _read_tile(block: dict[str, Any], path: str, opt: dict[str, Any]) -> tuple[int, int]:
     """Return ``tile`` and ``tile_pad`` of a row: its own, or those of the whole file. A halo without tiles changes nothing: 0."""
     values = {'tile': 0, 'tile_pad': TILE_PAD}
@@ -238,15 +231,10 @@ def _read_bridge(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
     """Check a bridge and return its options by row name, one for each number of steps."""
     check_keys(path, block, ROW_KEYS['bridge'], ('network', 'bridge', 'weights', 'sampler'))
     name, network, bridge, sampler = block['name'], block['network'], block['bridge'], block['sampler']
-    for key in ('network', 'bridge', 'sampler'):
-        if not isinstance(block[key], dict):
-            raise OptionError(f'{path}.{key}: must be a block of keys, got {shown(block[key])}.')
-    if network.get('type') == ADMUNet.__name__:
-        check_network(network, f'{path}.network')
-    try:
-        built = build_bridge(**bridge)
-    except (ArithmeticError, TypeError, ValueError) as error:
-        raise OptionError(f'{path}.bridge: {error}') from error
+    if not isinstance(sampler, dict):
+        raise OptionError(f'{path}.sampler: must be a block of keys, got {shown(sampler)}.')
+    checked_network(network, f'{path}.network')
+    built = checked_bridge(bridge, f'{path}.bridge')
     if 'precision' in block:
         try:
             check_precision(block['precision'])
@@ -258,11 +246,7 @@ def _read_bridge(block: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
     samplers = {name: sampler} if steps is None else {
         f'{name}@{n}': sampler | {'steps': n} for n in (steps if isinstance(steps, list) else [steps])}
     for options in samplers.values():
-        sampler = build_from_options(SamplerOptions, options, f'{path}.sampler')
-        try:
-            make_grid(sampler, built)
-        except ValueError as error:
-            raise OptionError(f'{path}: {error}') from error
+        checked_sampler(options, built, f'{path}.sampler')
     common = {'network': network, 'bridge': bridge, 'param_key': block.get('param_key', 'params_ema')}
     common |= {key: block[key] for key in ('precision',) if key in block}  # left out otherwise: results without it stay valid
     return {row: common | {'sampler': options} for row, options in samplers.items()}

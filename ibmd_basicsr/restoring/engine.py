@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ibmd_basicsr.models import build_restorer
+from ibmd_basicsr.models.recipes import Recipe
 from ibmd_basicsr.restorer import Restorer
 from ibmd_basicsr.restoring.memory import RESULT_BYTES, bytes_per_pixel, fitting_side, free_memory
 from ibmd_basicsr.restoring.photo import ImageError, Photo
-from ibmd_basicsr.restoring.zoo import Recipe, nearest_quality
+from ibmd_basicsr.restoring.zoo import nearest_quality
 from ibmd_basicsr.utils.device_errors import is_out_of_memory
 from ibmd_basicsr.utils.seeding import PerImageNoise
 from ibmd_basicsr.utils.tiling import NoiseWindow, plan_tiles, restore_tiled
@@ -37,7 +37,6 @@ class Engine:
 
     Args (keyword only):
         recipes: networks to choose from, by the quality of JPEG files.
-        samplers: sampler block of each.
         device: where networks run.
         seed: of the noise.
         tile, halo: pixels of the input, 0 for whole images; default: tiles of the size that a network was trained on.
@@ -51,9 +50,9 @@ class Engine:
         OptionError: a precision that the device does not have.
     """
 
-    def __init__(self, *, recipes: Sequence[Recipe], samplers: Sequence[Mapping], device: torch.device, seed: int = 0,
-                 tile: int | None = None, halo: int | None = None, batch: int = 1, precision: str = 'fp32',
-                 jpeg_alone: bool = False, input_quality: int | None = None):
+    def __init__(self, *, recipes: Sequence[Recipe], device: torch.device, seed: int = 0, tile: int | None = None,
+                 halo: int | None = None, batch: int = 1, precision: str = 'fp32', jpeg_alone: bool = False,
+                 input_quality: int | None = None):
         self.recipes = list(recipes)
         self.device = device
         self.seed = seed
@@ -62,11 +61,7 @@ class Engine:
         self.batch = batch
         self.jpeg_alone = jpeg_alone
         self.input_quality = input_quality
-        self.restorers = {
-            recipe.name: build_restorer(network=recipe.network, bridge=recipe.bridge, weights=str(recipe.weights),
-                                        param_key=recipe.param_key, sampler=dict(sampler), scale=recipe.scale, device=device,
-                                        precision=precision)
-            for recipe, sampler in zip(self.recipes, samplers)}
+        self.restorers = {recipe.name: recipe.build(device, precision) for recipe in self.recipes}
 
     def choose(self, photo: Photo) -> Recipe:
         """Return the network for a photograph.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ibmd_basicsr.data.degradations import CHROMA_TABLE, LUMA_TABLE
+from ibmd_basicsr.data.jpeg import CHROMA_TABLE, LUMA_TABLE
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def free_memory(device: torch.device, root: Path = Path('/')) -> int | None:
         root: of the file system.
     """
     if device.type == 'cuda':
-        free, _ = torch.cuda.mem_get_info(device)
+        free, _ = torch.cuda.mem_get_info(device if device.index is not None else None)  # torch 2.3 refuses a device without
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != 'cpu' or not sys.platform.startswith('linux'):
         return None

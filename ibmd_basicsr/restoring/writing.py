@@ -2,9 +2,7 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
-import uuid
 import zlib
 from pathlib import Path
 
@@ -14,7 +12,8 @@ from PIL import Image
 
 from ibmd_basicsr.restoring.metadata import exif_bytes
 from ibmd_basicsr.restoring.photo import ImageError, Photo
-from ibmd_basicsr.utils.errors import printable
+from ibmd_basicsr.utils.errors import SaveError, printable
+from ibmd_basicsr.utils.files import replace_file
 
 ENDINGS = {'.png': 'png', '.jpg': 'jpg', '.jpeg': 'jpg', '.webp': 'webp'}
 """Formats by the endings of files that can be written."""
@@ -103,24 +102,15 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def write_atomically(data: bytes, path: Path, overwrite: bool) -> None:
-    """Write to a hidden temporary file beside ``path``, flush it to the disk and rename it; folders are made.
+    """Write by :func:`~ibmd_basicsr.utils.files.replace_file`; folders are made.
 
     Raises:
         ImageError: the file has come into being meanwhile and shall not be replaced, or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'.{uuid.uuid4().hex}.tmp')
-        try:
-            with open(temporary, 'xb') as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if not overwrite and os.path.lexists(path):
-                raise ImageError('exists already.')
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, lambda file: file.write(data), overwrite=overwrite)
+    except SaveError as error:
+        raise ImageError(str(error).removeprefix(f'{path}: ')) from error
     except OSError as error:
         raise ImageError(f'cannot be written ({error.strerror or error}).') from error

@@ -10,7 +10,8 @@ LOST = 6
 OUT_OF_MEMORY = 2
 """Exit code of a run that needs more memory than there is: the same command fails again."""
 
-_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
+_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|"
+                     r"unable to find an engine", re.IGNORECASE)  # the last: cuDNN, where no algorithm fits into what is left
 _DEVICE = re.compile(r'CUDA (driver )?error|CUBLAS_STATUS|CUDNN_STATUS|HIP error|nvml', re.IGNORECASE)
 _GONE = re.compile(r'ECC error|NVLink error|unavailable|launch timed out|launch failure|unknown error|hardware|'
                    r'driver shutting down|no CUDA-capable device|GPU is lost|device lost|system not yet initialized|'

@@ -69,6 +69,14 @@ def printable(text: Any, limit: int = 80) -> str:
     return text if len(text) <= limit else f'{text[:limit]}...'
 
 
+def value_or_type(value: Any) -> str:
+    """Return a value out of a file for a message: short plain ones as they are, of others the type; a container may be endless to print."""
+    if isinstance(value, (str, bytes)):
+        return printable(repr(value[:100]))
+    plain = isinstance(value, (bool, float, type(None))) or (isinstance(value, int) and value.bit_length() < 256)
+    return repr(value) if plain else f'a {type(value).__name__}'
+
+
 def one_line(error: Exception) -> str:
     """Return the message of ``error``; of one that a data loader's worker re-raised, the original message without its traceback."""
     if isinstance(error, OSError) and error.filename is not None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ibmd_basicsr.utils.errors import SaveError
 
@@ -41,31 +42,36 @@ class _Hashed:
         return self._digest.hexdigest()
 
 
-def replace_file(path: str | os.PathLike, write: Callable[[BinaryIO], None]) -> str:
-    """Write a file under a temporary name beside ``path``, flush it to the disk and rename it into place.
+def replace_file(path: str | os.PathLike, write: Callable[[BinaryIO], None], *, overwrite: bool = True) -> str:
+    """Write a hidden temporary file beside ``path``, flush it to the disk and rename it into place.
 
-    After a crash or a power cut at any moment there is the old file or the new one. Only the temporary file may be left over.
+    After a crash or a power cut at any moment there is the old file or the new one. Only the temporary file may be left over; its name is
+    another one each time, so that two processes that write the same file do not meet in it.
 
     Args:
         path: the file to make or to replace.
         write: is called with a file that is open for writing bytes (it cannot seek).
+        overwrite: replace a file that is there when the new one is complete.
 
     Returns:
         the sha256 of the file, in hexadecimal.
 
     Raises:
-        SaveError: it cannot be written; ``path`` is as it was and the temporary file is gone.
+        SaveError: it cannot be written, or is there and shall not be replaced; ``path`` is as it was and the temporary file is gone.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + TEMPORARY)
+    # the first letters of the name: a whole one may be as long as names can be
+    temporary = path.with_name(f'.{path.name[:40]}.{uuid.uuid4().hex[:8]}{TEMPORARY}')
     try:
-        with open(temporary, 'wb') as file:
+        with open(temporary, 'xb') as file:
             hashed = _Hashed(file)
             write(hashed)
             if hashed.failure is not None:
                 raise hashed.failure
             file.flush()
             os.fsync(file.fileno())
+        if not overwrite and os.path.lexists(path):
+            raise SaveError(f'{path}: exists already.')
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
@@ -89,19 +95,30 @@ def _sync_folder(folder: Path) -> None:
 def find_files(folder: str | os.PathLike, endings: tuple[str, ...]) -> list[str]:
     """Return the files of a folder and its subfolders that end so, in any case of letters: sorted paths relative to it.
 
-    Hidden files and folders, which operating systems leave among photographs, are left out.
+    Hidden files and folders, which operating systems leave among photographs, are left out. Links to folders are followed, once to each:
+    they may lead in circles.
 
     Raises:
         OSError: a folder that cannot be read.
     """
     def refuse(error: OSError) -> None:
         raise error
-    found = []
+    found, seen = [], set()
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith('.')]
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
         found += [os.path.relpath(os.path.join(place, name), folder) for name in files
                   if name.lower().endswith(endings) and not name.startswith('.')]
     return sorted(found)
+
+
+def is_folder_name(name: Any) -> bool:
+    """Tell whether a name can be that of a folder or file of results, in the folder that it is meant for."""
+    return isinstance(name, str) and bool(name) and name == Path(name).name and not name.startswith('.') and name.isprintable()
 
 
 def file_digest(path: Path | str) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 JPEG_START = b'\xff\xd8'
 NO_FRAME = (0xc4, 0xc8, 0xcc)  # tables and an extension, among the markers of JPEG frames
+MOST_PIXELS = 178_956_970
+"""Pillow's own limit, for formats that it is not asked about."""
 FREE_PIXELS, PIXELS_A_BYTE = 2**24, 10**4
 """So many pixels any file may have, and so many more for each of its bytes: deflate makes 1032 bytes of one, of 8 pixels at most."""
 
 
 def false_claim(content: bytes) -> str | None:
-    """Return why the file of a PNG or JPEG image cannot be what its head says, None if it can, or is of another format."""
+    """Return why the file of a PNG, JPEG or WebP image cannot be what its head says, None if it can, or is of another format."""
     height, width = 0, 0
     if content.startswith(PNG_SIGNATURE):
         width, height = (int.from_bytes(content[place:place + 4], 'big') for place in (16, 20))
@@ -19,6 +21,10 @@ def false_claim(content: bytes) -> str | None:
             return 'is cut off, or one of its lengths is damaged'
     elif content.startswith(JPEG_START):
         height, width = _jpeg_size(content)
+    elif content[8:15] == b'WEBPVP8':
+        height, width = _webp_size(content)
+        if height * width > MOST_PIXELS:
+            return f'has {width}x{height} pixels, more than {MOST_PIXELS}'
     if height * width > FREE_PIXELS + PIXELS_A_BYTE * len(content):
         return f'claims {width}x{height} pixels in {len(content)} bytes'
     return None
@@ -33,6 +39,17 @@ def _png_chunks(content: bytes) -> Iterator[int]:
         yield place
         if kind == b'IEND':
             return
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """Return height and width of a WebP file of a single picture, lossy or lossless, zeros for one of several parts."""
+    if content[15:16] == b' ':
+        width, height = (int.from_bytes(content[place:place + 2], 'little') & 0x3fff for place in (26, 28))
+        return height, width
+    if content[15:16] == b'L':
+        bits = int.from_bytes(content[21:25], 'little')
+        return (bits >> 14 & 0x3fff) + 1, (bits & 0x3fff) + 1
+    return 0, 0
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:

@@ -1,9 +1,12 @@
-"""Option files: whether they are there, and where their relative paths start."""
+"""Option files: whether they are there, and where their relative paths start; the repository."""
 from __future__ import annotations
 
 from pathlib import Path
 
 from ibmd_basicsr.utils.errors import OptionError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+"""Holds ``weights/``, ``options/`` and ``datasets/`` where the package is used out of a clone; an installed package lacks them."""
 
 
 def project_root(option_file: Path | str) -> Path:

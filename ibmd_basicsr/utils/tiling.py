@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ibmd_basicsr.utils.seeding import PerImageNoise
+from ibmd_basicsr.utils.seeding import PerImageNoise, hand_over
 
 KEPT_BYTES = 2**30
 """Noise fields of a whole image that are kept for all of its tiles; later draws are made anew for each batch of tiles."""
@@ -129,7 +129,7 @@ class NoiseWindow:
             draw = self.own.randn(x.shape[1], *self.field.whole)
         self.drawn += 1
         cuts = [draw[..., top:top + x.shape[-2], left:left + x.shape[-1]] for top, left in self.corners]
-        return torch.cat(cuts).to(x.device, x.dtype)
+        return hand_over(torch.cat(cuts), x)
 
 
 def restore_tiled(restorer: Callable[..., Tensor], lq: Tensor, noise: PerImageNoise,

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ibmd_basicsr.archs.adm_layers import AttentionBlock, ResBlock, timestep_embedding
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
-from ibmd_basicsr.models.cost import CPU_ATTENTION
+from ibmd_basicsr.models.network_cost import CPU_ATTENTION
 
 TINY = dict(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_head_channels=16)
 IMAGENET = dict(model_channels=256, channel_mult=(1, 1, 2, 2, 4, 4), num_res_blocks=2, attention_resolutions=(8, 16, 32),

@@ -9,14 +9,24 @@ import torch
 import yaml
 from tiny import REPOSITORY
 
-from ibmd_basicsr.benchmarks import memory, suite
+from ibmd_basicsr.benchmarks import memory, session, suite
 from ibmd_basicsr.benchmarks.passes import bare_pass, network_inputs, pass_cases
-from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, Iterations, make_batch, make_model, random_network, training_options
+from ibmd_basicsr.benchmarks.sizes import (
+    IBMD,
+    SIZES,
+    TEACHER,
+    Iterations,
+    TrainingChoices,
+    make_batch,
+    make_model,
+    random_network,
+    training_options,
+)
 from ibmd_basicsr.benchmarks.timing import Case, Row, Spread, Target, measure, total
 from ibmd_basicsr.cli.bench import LETTERS, main
 from ibmd_basicsr.compat.options import normalise_numbers
-from ibmd_basicsr.models.cost import FORWARD, LEARN, THROUGH, cycle_length
 from ibmd_basicsr.models.option_rules import check_options
+from ibmd_basicsr.models.turns import FORWARD, LEARN, THROUGH, Turns
 
 CPU = torch.device('cpu')
 NAMES = ('net_g', 'net_bridge', 'teacher')
@@ -45,8 +55,8 @@ def count_passes(model, run) -> Counter:
 @pytest.mark.parametrize('kind, gradient, share, count', [(TEACHER, 'full', False, 1), (IBMD, 'full', False, 2 * 2 + 3),
                                                           (IBMD, 'x0_only', False, 2 * 2 + 3), (IBMD, 'full', True, 2 * 2 + 2)])
 def test_bare_passes_are_those_of_the_iterations(tmp_path, kind, gradient, share, count):
-    model = make_model(SIZES['quick'], kind, tmp_path, CPU, gradient=gradient, share_pass=share)
-    cycle = cycle_length(model.opt)
+    model = make_model(SIZES['quick'], kind, tmp_path, CPU, choices=TrainingChoices(gradient=gradient), share_pass=share)
+    cycle = Turns.from_options(model.opt).length
     ours = count_passes(model, Iterations(model, make_batch(SIZES['quick'], kind), cycle))
     bare = count_passes(model, lambda: [case.run() for _, case in pass_cases(model)])
     assert ours == bare
@@ -105,11 +115,25 @@ def test_cases_are_run_in_turns():
     assert [len(row.values) for row in rows] == [2, 2]
 
 
+def counted(letter, kind):
+    """Return a part whose rows are measured and whose ticks are counted: the bar must know how many there will be."""
+    def rows(run):
+        ticks = []
+        found = kind.rows(replace(run, tick=ticks.append))
+        assert len(ticks) == kind.ticks(run), letter
+        for name in ticks:
+            run.tick(name)
+        return found
+
+    return replace(kind, rows=rows)
+
+
 def test_quick_run_writes_every_part(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # two processes in the place of eleven
-    monkeypatch.setattr(suite, 'SIZES', {'quick': replace(SIZES['quick'], peers={})})
+    monkeypatch.setattr(session, 'SIZES', {'quick': replace(SIZES['quick'], peers={})})
     monkeypatch.setattr(memory, 'in_a_process', lambda *arguments, device: (2**20, 2**22, 0.5))
+    monkeypatch.setattr(suite, 'PARTS', {letter: counted(letter, kind) for letter, kind in suite.PARTS.items()})
     assert main(['--quick', '-o', 'out', '--device', 'cpu']) == 0
     text = (tmp_path / 'out' / 'table.md').read_text()
     content = json.loads((tmp_path / 'out' / 'results.json').read_text())
@@ -131,14 +155,15 @@ def test_quick_run_writes_every_part(tmp_path, monkeypatch, capsys):
 
 
 def test_memory_is_measured_in_another_process():
-    peak, before, seconds = memory.in_a_process(memory.build_case, 'quick', 'IBMD iteration', {'gradient': 'full'}, device='cpu')
+    choices = TrainingChoices(gradient='full')
+    peak, before, seconds = memory.in_a_process(memory.build_case, 'quick', 'IBMD iteration', choices, device='cpu')
     assert 2**20 < peak < 2**30 and before > 2**20 and 0 < seconds < 60
 
 
 @pytest.mark.slow  # as long as it takes to import torch
 def test_a_failing_process_is_named():
     with pytest.raises(RuntimeError, match='no such row, 32 px'):
-        memory.in_a_process(memory.build_case, 'quick', 'no such row, 32 px', {}, device='cpu')
+        memory.in_a_process(memory.build_case, 'quick', 'no such row, 32 px', TrainingChoices(), device='cpu')
 
 
 @pytest.mark.parametrize('arguments, message', [(['--repeats', '0'], '--repeats must be at least 1, got 0'),

@@ -6,7 +6,7 @@ import torch
 
 from ibmd_basicsr.benchmarks.inference import BRIDGE, teacher_restorer
 from ibmd_basicsr.benchmarks.reference import I2SBTables, ReferenceIBMD, ReferenceSampler, ReferenceTeacher, published_form
-from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, make_batch, make_model
+from ibmd_basicsr.benchmarks.sizes import IBMD, SIZES, TEACHER, TrainingChoices, make_batch, make_model
 from ibmd_basicsr.bridges import spaced_steps
 from ibmd_basicsr.utils.endpoints import lq_to_x_T, x_0_to_image
 from ibmd_basicsr.utils.seeding import PerImageNoise
@@ -19,7 +19,7 @@ WITH_ATTENTION = replace(SIZES['quick'], network=SIZES['quick'].network | {'atte
                                                        (IBMD, ReferenceIBMD, 'x0_only')])
 def test_losses_equal_ours(tmp_path, kind, reference, gradient):
     """Over 20 iterations, to 1e-6 of the loss."""
-    model = make_model(WITH_ATTENTION, kind, tmp_path, CPU, gradient=gradient, amp=False)
+    model = make_model(WITH_ATTENTION, kind, tmp_path, CPU, choices=TrainingChoices(gradient=gradient, amp=False))
     if kind == IBMD:
         with torch.no_grad():  # apart from the teacher, or the student's loss is a difference of equals
             for p in model.net_bridge.parameters():

@@ -13,6 +13,7 @@ from ibmd_basicsr.bridges import (
     dbim_grid,
     dbim_sample,
     few_step_sample,
+    heun_calls,
     heun_grid,
     heun_sample,
     subset_of_grid,
@@ -187,7 +188,7 @@ def test_heun_makes_the_published_number_of_calls(steps, calls, churn):
     grid = heun_grid(schedule, calls, churn)
     assert len(grid) == steps + 1 and grid[-1] == 0 and grid[0].item() == pytest.approx(1 - 1e-4)
     heun_sample(exact(schedule), schedule, end(4), grid, randn_like=draws(), churn=churn, on_step=lambda *_: made.append(1))
-    assert len(made) == calls
+    assert len(made) == calls == heun_calls(grid, churn)
 
 
 def test_dbim_makes_as_many_calls_as_asked():
@@ -234,6 +235,7 @@ def test_students_run_with_fewer_steps_than_they_have():
     (lambda: subset_of_grid(torch.ones(3), 3), r'1..2, the steps that the student was trained with, got 3'),
     (lambda: heun_grid(VPSchedule(), 40), 'must be 3 N - 1 .* got 40; the nearest is 41'),
     (lambda: heun_grid(VPSchedule(), 40, 0), 'must be 2 N - 1 .* got 40; the nearest is 39'),
+    (lambda: heun_grid(VPSchedule(), 41, 1.5), r'churn must lie in \[0, 1\), got 1.5'),
     (lambda: heun_grid(I2SBSchedule(), 5), 'needs a bridge of type VP or VE, got I2SBSchedule'),
     (lambda: dbim_grid(I2SBSchedule(), 1000), '1..999 for this bridge, got 1000'),
     (lambda: dbim_grid(VPSchedule(), 0), 'at least 1 for this bridge, got 0'),

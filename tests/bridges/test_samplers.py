@@ -9,11 +9,13 @@ from ibmd_basicsr.bridges import (
     I2SBPrecond,
     I2SBSchedule,
     ancestral_sample,
+    draw_posterior,
     few_step_sample,
     interpolate,
     ode_sample,
     sampling_grid,
     spaced_steps,
+    student_walk,
 )
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
@@ -133,6 +135,27 @@ def test_few_steps_end_with_the_network_and_one_step_is_one_call():
     calls.clear()
     few_step_sample(student, I2SBSchedule(), x_T, sampling_grid(1000, 4), randn_like=noise.randn_like, noise_channels=3)
     assert [round(t * 999) for t, _ in calls] == [999, 749, 500, 250]
+
+
+def test_a_draw_of_the_posterior_keeps_the_marginal():
+    """x_s drawn from x_t on the bridge has the mean and the std that the bridge has at s, near enough for inclusive sums."""
+    schedule, s, t = I2SBSchedule(), torch.tensor([0.3]), torch.tensor([0.7])
+    g = torch.Generator().manual_seed(0)
+    x_0, x_T = (torch.full((1, 1, 400, 400), value) for value in (0.4, -0.2))
+    eps, z = (torch.randn(x_0.shape, generator=g) for _ in range(2))
+    x_t = interpolate(schedule.coefficients(t), x_0, x_T, eps)
+    x_s, mean = (draw_posterior(schedule.posterior(s, t), x_0, x_t, noise) for noise in (z, None))
+    expected = schedule.coefficients(s)
+    assert x_s.dtype == torch.float64
+    assert x_s.mean().item() == pytest.approx((expected.a_t * -0.2 + expected.b_t * 0.4).item(), abs=2e-3)
+    assert x_s.std().item() == pytest.approx(expected.c_t.item(), rel=0.01)
+    assert mean.std() < 0.95 * x_s.std()
+
+
+def test_a_walk_of_no_calls_stands_at_the_corrupted_image():
+    x_T = torch.rand(1, 3, 4, 4)
+    x, x_0 = student_walk(None, I2SBSchedule(), x_T, sampling_grid(1000, 2), 0, randn_like=None)
+    assert x_0 is None and x.dtype == torch.float64 and torch.equal(x, x_T.double())
 
 
 def test_denoiser_inverts_the_regression_target():

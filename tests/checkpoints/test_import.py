@@ -2,6 +2,7 @@
 import argparse
 import os
 import pickle
+import time
 import zipfile
 from pathlib import PosixPath
 
@@ -12,8 +13,11 @@ import yaml
 from ibmd_basicsr.archs.adm_unet_arch import ADMUNet
 from ibmd_basicsr.checkpoints.architecture import derive_architecture
 from ibmd_basicsr.checkpoints.state_dict import load_params, load_strictly
-from ibmd_basicsr.cli.import_checkpoint import main
+from ibmd_basicsr.cli.import_checkpoint import main, make_parser
+from ibmd_basicsr.importing.choices import ImportChoices
+from ibmd_basicsr.importing.published_import import import_published
 from ibmd_basicsr.models.builders import build_restorer
+from ibmd_basicsr.utils.errors import OptionError
 
 TINY = dict(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_head_channels=16)
 HEADS = ['--num_head_channels', '16']
@@ -304,6 +308,16 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
+class PathOf:
+    """Is pickled as a path with something else than strings for parts."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return PosixPath, self.parts
+
+
 def test_hostile_settings_are_not_run(tmp_path, capsys):
     net = source_network()
     path = saved(i2sb_content(net, net), tmp_path / 'latest.pt')
@@ -318,6 +332,21 @@ def test_hostile_settings_are_not_run(tmp_path, capsys):
         assert not ran.exists() and not hasattr(argparse.Namespace, 'a')
     (tmp_path / 'options.pkl').write_bytes(contents[2])
     assert 'needs code to be run to be read (global posix.mkdir), refused' in refused(capsys, path, *HEADS)
+
+
+@pytest.mark.parametrize('hide', [lambda bomb: argparse.Namespace(corrupt=bomb), lambda bomb: argparse.Namespace(root=PathOf(bomb)),
+                                  lambda bomb: argparse.Namespace(T=10**5000)], ids=['value', 'path', 'number'])
+def test_settings_that_would_never_be_printed(tmp_path, capsys, hide):
+    """Tuples that hold one another twice, sixty deep: three hundred bytes, and 2^60 letters to print."""
+    bomb = ()
+    for _ in range(60):
+        bomb = (bomb, bomb)
+    net = source_network()
+    path = saved(i2sb_content(net, net), tmp_path / 'latest.pt')
+    (tmp_path / 'options.pkl').write_bytes(pickle.dumps(hide(bomb)))
+    started = time.monotonic()
+    assert 'options.pkl' in refused(capsys, path, *HEADS)
+    assert time.monotonic() - started < 10
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------------
@@ -472,3 +501,38 @@ def test_reasons_are_printed(tmp_path, capsys):
     assert 'attention order legacy: the family i2sb uses it' in out
     assert 'beta_max: 0.3  # a choice, the file does not show it' in out
     assert f'{sum(p.numel() for p in net.parameters()):,} parameters in {len(net.state_dict())} tensors' in out
+
+
+# ---- from Python ----------------------------------------------------------------------------------------------------------
+
+def test_python_gets_what_the_command_writes_and_prints(tmp_path, capsys):
+    net, ema = source_network(1), source_network(2)
+    file = saved(i2sb_content(net, ema), tmp_path / 'latest.pt')
+    blocks = imported(capsys, file, *HEADS, '--half', '--ot_ode')
+    found = import_published(file, ImportChoices(num_head_channels=int(HEADS[1]), half=True, ot_ode=True))
+    assert (found.family, found.param_key) == ('i2sb', 'params_ema') and found.bridge == blocks['bridge']
+    printed = {key: value for key, value in blocks['network_g'].items() if key != 'type'}
+    assert printed.items() <= found.network.items()
+    assert found.bridge_reasons['ot_ode'] == 'as given on the command line' and 'beta_max' in found.bridge_reasons
+    found.save(tmp_path / 'ours.pth')
+    for key in ('params', 'params_ema'):
+        theirs, ours = (load_params(path, key) for path in (blocks['path']['pretrain_network_g'], tmp_path / 'ours.pth'))
+        assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
+        assert {value.dtype for value in ours.values()} == {torch.float16}
+
+
+def test_choices_are_the_options_of_the_command():
+    given = vars(make_parser().parse_args(['FILE']))
+    assert {name: given[name] for name in given.keys() - {'file', 'output', 'overwrite'}} == vars(ImportChoices())
+
+
+@pytest.mark.parametrize('choices, message', [
+    ({'family': 'edm'}, "family must be one of 'i2sb', 'adm', 'ddbm', 'dbim', got 'edm'"),
+    ({'attention_order': 'old'}, "attention_order must be one of 'legacy', 'new', got 'old'"),
+    ({'add_cond': True}, "add_cond must be one of 'zero', 'duplicate', got True"),
+    ({'schedule': 'VP'}, "schedule must be one of 'vp', 've', got 'VP'"),
+    ({'num_heads': 4, 'num_head_channels': 64}, 'num_head_channels and num_heads: give one of them'),
+])
+def test_choices_that_there_are_not_are_refused(choices, message):
+    with pytest.raises(OptionError, match=message):
+        ImportChoices(**choices)

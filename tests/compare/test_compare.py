@@ -158,9 +158,10 @@ def with_row(number, **changes):
     (with_row(1, name='a/b'), "names a folder of images, got 'a/b'"),
     (with_row(2, name='input'), "the name 'input' is given twice"),
     (with_row(2, network=NETWORK | {'model_chanels': 8}), "did you mean 'model_channels'?"),
-    (with_row(2, bridge={'type': 'VPP'}), "bridge.type must be one of"),
+    (with_row(2, bridge={'type': 'VPP'}), "restorers[2] (student).bridge.type: must be one of 'I2SB', "),
     (with_row(1, bridge={'type': 'VP'}, sampler={'type': 'heun', 'churn': 0.33}, steps=[2, 40]),
-     'restorers[1] (teacher): sampler.steps must be 3 N - 1 for heun with churn 0.33 (calls, not intervals), got 40; the nearest is 41.'),
+     'restorers[1] (teacher).sampler: sampler.steps must be 3 N - 1 for heun with churn 0.33 (calls, not intervals), got 40; the nearest '
+     'is 41.'),
     (with_row(1, sampler={'type': 'heun'}, steps=5), 'sampler.type heun needs a bridge of type VP or VE, got I2SBSchedule.'),
     (with_row(1, sampler={'type': 'dbim'}, steps=[4, 1000]), 'sampler.steps must be 1..999 for this bridge, got 1000.'),
     (with_row(1, sampler={'type': 'ancestral', 'eta': 1}), 'sampler.eta belongs to type dbim, not to ancestral.'),

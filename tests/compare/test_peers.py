@@ -19,9 +19,9 @@ from ncnn_files import enlarger, upscaler
 from tiny import NETWORK, REPOSITORY, make_photos, make_teacher
 from torch import nn
 
-from ibmd_basicsr.metrics import set_metrics
+from ibmd_basicsr.metrics import features, set_metrics
 from ibmd_basicsr.metrics.set_metrics import FrechetDistance
-from ibmd_basicsr.models.cost import measure_network
+from ibmd_basicsr.models.network_cost import measure_network
 from ibmd_basicsr.reporting import peers, quality
 from ibmd_basicsr.reporting.comparison import ORIGIN_KEYS, RESTORED_KEYS, Comparison
 from ibmd_basicsr.reporting.pairs import read_sets
@@ -239,7 +239,8 @@ def test_a_broken_peer_is_reported_and_skipped(run, tmp_path, row, message):
     ({key: value for key, value in plan().items() if key != 'dataset'}, 'give either dataset'),
     (plan() | {'dataset': None}, 'dataset: must be a block'),
     (plan(metrics={'type': 'calculate_psnr'}), 'metrics: must be a list of blocks with a type'),
-    (plan(metrics=['calculate_pnsr']), 'metrics[0] (calculate_pnsr): no such metric. Known: FrechetDistance, KernelDistance, '),
+    (plan(metrics=['calculate_pnsr']), "metrics[0].type: no metric 'calculate_pnsr' is registered, did you mean 'calculate_psnr'?"),
+    (plan(metrics=['Diversity']), 'metrics[0] (Diversity): judges several restorations of an image, of which a comparison makes one.'),
     (plan(metrics=['calculate_psnr']), "metrics[0]: the name 'psnr' is taken; give another one as name."),
     (plan(metrics=[{'type': 'calculate_psnr', 'name': 'seconds'}]), "metrics[0]: the name 'seconds' is taken"),
     (plan(metrics=[{'type': 'calculate_psnr', 'name': 'y', 'test_y': True}]), "unknown key 'test_y', did you mean 'test_y_channel'?"),
@@ -247,7 +248,8 @@ def test_a_broken_peer_is_reported_and_skipped(run, tmp_path, row, message):
     (plan(metrics=['calculate_psnrb']), 'crop_border must be a multiple of 8'),
     (plan(metrics=[{'type': 'FrechetDistance', 'features': 'resnet'}]), "features must be 'alexnet', 'vgg16'"),
     (plan(metrics=[{'type': 'FrechetDistance', 'reference': 'photos'}]), "unknown key 'reference'"),
-    (plan(metrics=[{'type': 'calculate_psnr', 'name': 'y', 'better': 'more'}]), "better: must be higher or lower, got 'more'."),
+    (plan(metrics=[{'type': 'calculate_psnr', 'name': 'y', 'better': 'more'}]), "better: must be one of 'higher', 'lower', got 'more'."),
+    (plan(metrics=[{'type': 'calculate_psnr', 'name': 'y', 'better': 'lower'}]), '(calculate_psnr).better: higher is better for'),
 ])
 def test_wrong_options_are_refused_in_one_line(run, options, message):
     code, _, err = run(options)
@@ -461,8 +463,8 @@ def test_distances_of_the_same_features_share_their_passes(tmp_path, monkeypatch
     files = [tmp_path / f'{number}.png' for number in range(3)]
     for file, image in zip(files, restored):
         cv2.imwrite(str(file), image)
-    passes, forward = [], set_metrics.PooledFeatures.forward
-    monkeypatch.setattr(set_metrics.PooledFeatures, 'forward', lambda net, x: passes.append(len(x)) or forward(net, x))
+    passes, forward = [], features.PooledFeatures.forward
+    monkeypatch.setattr(features.PooledFeatures, 'forward', lambda net, x: passes.append(len(x)) or forward(net, x))
     shared = quality.SetQuality(truths)
     for kind in ('FrechetDistance', 'KernelDistance'):
         metric = quality.Metric(key=kind, type=kind, title=kind, digits=4, better='lower', options={'device': 'cpu'}, of_sets=True)

@@ -2,7 +2,7 @@
 import pytest
 from tiny import REPOSITORY
 
-from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
+from ibmd_basicsr.compat.options import read_options
 from ibmd_basicsr.reporting.pictures import load_image_sets
 from ibmd_basicsr.reporting.rows import read_rows
 from ibmd_basicsr.utils.errors import OptionError
@@ -10,7 +10,7 @@ from ibmd_basicsr.utils.errors import OptionError
 
 @pytest.fixture
 def opt():
-    return normalise_numbers(read_option_file(REPOSITORY / 'options/compare/sr4x.yml'))
+    return read_options(REPOSITORY / 'options/compare/sr4x.yml')
 
 
 @pytest.mark.parametrize('change, message', [
@@ -44,6 +44,6 @@ def test_data_sets(change, message, opt, monkeypatch, capsys):
                                     {'filename_tmpl': None}], ids=str)
 def test_data_sets_of_the_host(change, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    opt = normalise_numbers(read_option_file(REPOSITORY / 'options/compare/normals.yml'))
+    opt = read_options(REPOSITORY / 'options/compare/normals.yml')
     with pytest.raises(OptionError, match='dataset'):
         load_image_sets(opt | {'dataset': opt['dataset'] | change}, 1)

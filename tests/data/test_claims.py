@@ -29,6 +29,7 @@ def with_sides(data: bytes, marker: bytes, height: int, width: int) -> bytes:
 
 
 PNG, JPEG, PROGRESSIVE = encoded('PNG'), encoded('JPEG'), encoded('JPEG', progressive=True)
+WEBP, LOSSLESS = encoded('WEBP'), encoded('WEBP', lossless=True)
 EXIF = Image.Exif()
 EXIF[271] = '\xff\xc0' * 20  # looks like a frame
 IN_EXIF = encoded('JPEG', exif=EXIF.tobytes())
@@ -38,7 +39,11 @@ IN_EXIF = encoded('JPEG', exif=EXIF.tobytes())
     (with_length(PNG, 0xffffff00), 'is cut off, or one of its lengths is damaged'), (PNG[:-300], 'is cut off'),
     (PNG[:16] + b'\0\0\x75\x30' * 2 + PNG[24:], 'claims 30000x30000 pixels in'),
     (with_sides(JPEG, b'\xff\xc0', 30000, 30001), 'claims 30001x30000 pixels in'),
-    (with_sides(PROGRESSIVE, b'\xff\xc2', 65535, 65535), 'claims 65535x65535 pixels in')])
+    (with_sides(PROGRESSIVE, b'\xff\xc2', 65535, 65535), 'claims 65535x65535 pixels in'),
+    (WEBP[:26] + b'\xff\x3f\xff\x3f' + WEBP[30:], 'has 16383x16383 pixels, more than 178956970'),
+    (WEBP[:26] + b'\x10\x27\x11\x27' + WEBP[30:], 'claims 10000x10001 pixels in'),
+    (LOSSLESS[:21] + (9999 | 10000 << 14).to_bytes(4, 'little') + LOSSLESS[25:], 'claims 10000x10001 pixels in'),
+    (LOSSLESS[:21] + (0x3fff | 0x3fff << 14).to_bytes(4, 'little') + LOSSLESS[25:], 'has 16384x16384 pixels, more than 178956970')])
 def test_a_false_claim_is_a_line_before_the_decoder_sees_it(data, reason, tmp_path, monkeypatch):
     monkeypatch.setattr('cv2.imdecode', lambda *arguments: pytest.fail('decoded'))
     with pytest.raises(DataError, match=rf'^x.png: cannot be decoded as an image \(it {reason}') as error:

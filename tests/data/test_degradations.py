@@ -10,22 +10,10 @@ from basicsr.utils.matlab_functions import imresize
 from scipy.fft import dctn, idctn
 from tiny import REPOSITORY
 
-from ibmd_basicsr.data.degradations import (
-    CHROMA_TABLE,
-    LUMA_TABLE,
-    _symmetric_index,
-    build_degradation,
-    canny_edges,
-    center_mask,
-    fill_hole,
-    freeform_mask,
-    jpeg_i2sb,
-    jpeg_libjpeg,
-    quantisation_table,
-    quantize_uint8,
-    sr_bicubic,
-    sr_pool,
-)
+from ibmd_basicsr.data.degradations import _symmetric_index, build_degradation, canny_edges, sr_bicubic, sr_pool
+from ibmd_basicsr.data.jpeg import CHROMA_TABLE, LUMA_TABLE, jpeg_i2sb, jpeg_libjpeg, quantisation_table
+from ibmd_basicsr.data.masks import center_mask, fill_hole, freeform_mask
+from ibmd_basicsr.data.tensors import quantize_uint8, to_uint8
 from ibmd_basicsr.utils.errors import OptionError
 
 # ITU-T T.81 annex K, tables K.1 and K.2
@@ -332,18 +320,17 @@ def test_freeform_mask_is_a_function_of_the_generators_state():
 def test_inpainting_changes_the_hole_alone(mask, fill, value):
     options = {'type': 'inpaint', 'mask': mask} | ({'fill': fill} if fill else {})
     degradation, x = build_degradation(options), noise(3, 32, 48)
-    assert degradation.draws_mask and degradation.scale == degradation.size_multiple == 1
-    drawn = degradation.draw_mask(32, 48, np.random.default_rng(1))
+    assert degradation.scale == degradation.size_multiple == 1
+    lq, drawn = degradation.degrade(x, np.random.default_rng(1))
+    assert torch.equal(lq, degradation(x, np.random.default_rng(1))) and torch.equal(lq, fill_hole(x, drawn, value))
     hole = drawn.bool().expand_as(x)
-    lq = degradation(x, np.random.default_rng(1))
-    assert torch.equal(lq, degradation.fill_hole(x, drawn))
     assert torch.equal(lq[~hole], x[~hole]) and lq[hole].unique().tolist() == [value]
     assert 0.1 <= drawn.mean() <= 0.25
 
 
 def test_freeform_ratio_is_handed_on():
     degradation = build_degradation({'type': 'inpaint', 'mask': 'freeform', 'ratio': [0.4, 0.5]})
-    assert 0.4 <= degradation.draw_mask(32, 32, np.random.default_rng(0)).mean() <= 0.5
+    assert 0.4 <= degradation.degrade(noise(3, 32, 32), np.random.default_rng(0))[1].mean() <= 0.5
 
 
 # ---- edges
@@ -361,7 +348,7 @@ def test_edges_are_opencvs():
     x = photo('coffee')
     grey = cv2.GaussianBlur(cv2.cvtColor(as_bytes(x), cv2.COLOR_RGB2GRAY), (0, 0), 1.5)
     degradation = build_degradation({'type': 'edges', 'low': 50, 'high': 120, 'blur': 1.5})
-    assert not degradation.draws_mask and degradation.scale == degradation.size_multiple == 1
+    assert degradation.scale == degradation.size_multiple == 1
     lq = degradation(x, np.random.default_rng(0))
     for channel in lq:
         np.testing.assert_array_equal(channel.numpy() * 255, 255 - cv2.Canny(grey, 50, 120))
@@ -398,6 +385,21 @@ def test_dtype_stays_and_the_input_is_not_touched(operator):
     before = x.clone()
     assert operator(x).dtype == torch.float32 and operator(x.double()).dtype == torch.float64
     assert torch.equal(x, before)
+
+
+def test_to_uint8_clamps_and_rounds():
+    image = torch.tensor([-0.1, 0.501 / 255, 1.2]).view(3, 1, 1)
+    assert to_uint8(image).dtype == np.uint8 and to_uint8(image).tolist() == [[[0, 1, 255]]]
+
+
+@pytest.mark.parametrize('options', [
+    {'type': 'sr'}, {'type': 'jpeg', 'codec': 'libjpeg', 'quality': 10}, {'type': 'inpaint', 'mask': 'center'}, {'type': 'edges'}],
+    ids=lambda options: options['type'])
+def test_only_holes_have_masks(options):
+    x = noise(3, 32, 32)
+    lq, mask = build_degradation(options).degrade(x, np.random.default_rng(0))
+    assert torch.equal(lq, build_degradation(options)(x, np.random.default_rng(0)))
+    assert (mask is not None) == (options['type'] == 'inpaint')
 
 
 # ---- randomness

@@ -36,6 +36,16 @@ def test_data_sets_and_metrics_take_the_same_files_for_images(tmp_path):
     assert len(dataset) == len(list(read_images(tmp_path))) == len(EXTENSIONS)
 
 
+def test_links_to_folders_are_followed_once(folder, tmp_path):
+    make_photos(tmp_path / 'elsewhere', 1)
+    (folder / 'linked').symlink_to(tmp_path / 'elsewhere')
+    before = find_files(folder, ('.png',))
+    assert 'linked/photo_0.png' in before
+    (folder / 'round').symlink_to(folder)
+    (folder / 'more' / 'up').symlink_to(folder)
+    assert find_files(folder, ('.png',)) == before
+
+
 def test_a_folder_that_cannot_be_read_is_no_empty_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         find_files(tmp_path / 'nowhere', ('.png',))

@@ -15,7 +15,8 @@ from tiny import NETWORK, REPOSITORY, make_photos, make_teacher, options, write
 from ibmd_basicsr.checkpoints.state_dict import load_params
 from ibmd_basicsr.cli import export
 from ibmd_basicsr.exporting import onnx_file
-from ibmd_basicsr.exporting.student import find_weights, read_student
+from ibmd_basicsr.exporting.student import read_student
+from ibmd_basicsr.models.recipes import find_weights, recipe_from_options, recipe_of_weights
 from ibmd_basicsr.utils.files import file_digest
 
 EXAMPLE = REPOSITORY / 'docs/examples/onnx_restore.py'
@@ -49,7 +50,7 @@ def run(capsys):
 
 @pytest.mark.parametrize('size', [(1, 1, 1), (3, 5, 9), (2, 32, 8)])
 def test_graph_equals_the_restorer_at_other_sizes(exported, size):
-    student = read_student(exported / 'student.pth', exported / 'options/tiny.yml')
+    student = read_student(recipe_from_options(exported / 'options/tiny.yml', exported / 'student.pth'))
     content = (exported / 'student.onnx').read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_file, 'SIZES', (size,))
@@ -105,7 +106,7 @@ def test_example_restores_as_the_restorer(exported, tmp_path, monkeypatch):
     image = cv2.cvtColor(cv2.imread(str(tmp_path / 'out.png')), cv2.COLOR_BGR2RGB)
     lq = cv2.cvtColor(cv2.imread(str(tmp_path / 'photo_0.png')), cv2.COLOR_BGR2RGB)
     z = torch.from_numpy(np.random.default_rng(7).standard_normal((1, 3, 52, 40), np.float32))
-    restorer = read_student(exported / 'student.pth', exported / 'options/tiny.yml').restorer
+    restorer = read_student(recipe_from_options(exported / 'options/tiny.yml', exported / 'student.pth')).restorer
     expected = restorer(torch.from_numpy(lq).permute(2, 0, 1)[None].float() / 255, onnx_file._Given(z))[0].permute(1, 2, 0).numpy() * 255
     assert image.shape == (52, 40, 3) and np.abs(image - expected).max() <= 0.51
 
@@ -127,17 +128,17 @@ def test_safetensors_hold_the_weights_bit_for_bit(exported, run, tmp_path):
 
 def test_shipped_students_are_known_by_name():
     weights = find_weights('sr4x_nano_student', [REPOSITORY / 'weights'])
-    about = read_student(weights).about
+    about = read_student(recipe_of_weights(weights)).about
     assert about['licence'] == 'Apache-2.0' and about['scale'] == '4' and about['noise_channels'] == '3'
     assert about['title'] == 'Super-resolution x4 (bicubic), student of one step'
     assert about['source_sha256'].startswith('84ccb30bf215')
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['nothing', '-o', 'a.onnx'], 'nothing: no such weight file; known by name are edges_nano_student, '),
+    (['nothing', '-o', 'a.onnx'], 'nothing: no such network. Known: edges_nano_student, '),
     (['sr4x_nano_student', '-o', 'a.pt'], '-o a.pt: must end in .safetensors or .onnx.'),
     (['sr4x_nano_student', '-o', 'no/a.onnx'], '-o no/a.onnx: no such folder.'),
-    (['sr4x_msrresnet', '-o', 'a.onnx'], 'has no bridge: students of bridges can be exported, nothing else.'),
+    (['sr4x_msrresnet', '-o', 'a.onnx'], 'has no block bridge; options of a BridgeModel or IBMDModel are wanted.'),
     (['sr4x_nano_teacher', '-o', 'a.onnx'], 'ONNX: a student of one step can be exported; val.sampler asks for'),
     (['inpaint_center_nano_student', '-o', 'a.onnx', '--steps', '1'], 'ONNX: students of inpainting are not exported'),
 ])
@@ -150,7 +151,7 @@ def test_refusals(run, arguments, message, tmp_path, monkeypatch):
 
 def test_weights_without_options(exported, run, tmp_path):
     code, lines = run(exported / 'student.pth', '-o', tmp_path / 'a.onnx')
-    assert code == 2 and 'no cards.yml beside it names its options; give the option file' in lines[0]
+    assert code == 2 and 'student.pth: no cards.yml beside it names its options; give the option file' in lines[0]
 
 
 def test_missing_packages_are_named(exported, run, tmp_path, monkeypatch):

@@ -115,6 +115,10 @@ def test_errors_of_a_run(run, tmp_path, monkeypatch, error, code, line):
     ('CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be asynchronously reported ...', 6,
      'error: the GPU failed or is gone (CUDA error: uncorrectable ECC error encountered); no state was saved yet, --auto_resume starts '
      'anew.'),
+    ('FIND was unable to find an engine to execute this computation', 2,
+     'error: not enough memory for this run (FIND was unable to find an engine to execute this computation); '
+     'smaller: train.micro_batch, datasets.train.batch_size_per_gpu or gt_size, checkpoint_levels of the networks; no state was saved yet, '
+     '--auto_resume starts anew.'),
     ('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB', 2,
      'error: not enough memory for this run (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB); '
      'smaller: train.micro_batch, datasets.train.batch_size_per_gpu or gt_size, checkpoint_levels of the networks; no state was saved yet, '

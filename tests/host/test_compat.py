@@ -35,7 +35,7 @@ def test_install_patches_what_the_host_looks_up_and_may_be_repeated():
     train, test = importlib.import_module('basicsr.train'), importlib.import_module('basicsr.test')
     compat.install(prepare_options)
     assert train.EnlargedSampler is IterationSampler
-    assert train.load_resume_state.__module__ == 'ibmd_basicsr.compat.resume'
+    assert train.load_resume_state.__module__ == train.make_exp_dirs.__module__ == 'ibmd_basicsr.compat.run_folder'
     assert train.parse_options.func is test.parse_options.func is options.parse_options
 
 

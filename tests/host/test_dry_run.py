@@ -11,8 +11,11 @@ from tiny import DISCRIMINATOR, GAN, NETWORK, REPOSITORY, forked_command, option
 from torch.utils.flop_counter import FlopCounterMode
 
 from ibmd_basicsr.cli import pipelines
-from ibmd_basicsr.models import cost
+from ibmd_basicsr.models.builders import build_quietly
+from ibmd_basicsr.models.network_cost import CPU_ATTENTION, NetworkSize, kept_bytes, measure_activations, measure_network
 from ibmd_basicsr.models.option_rules import find_problems
+from ibmd_basicsr.models.run_cost import flops_of_run, flops_per_turn, gpu_bytes, network_blocks
+from ibmd_basicsr.models.turns import FORWARD, FORWARDS, LEARN, ROLLOUT, THROUGH, training_passes
 
 STUDENT = NETWORK | {'noise_channels': 3}
 ADM_256 = {'type': 'ADMUNet'}  # its defaults are the published sizes
@@ -65,51 +68,51 @@ def test_paper_scale_without_gpus_data_or_weights(tmp_path):
 
 
 def test_flops_of_the_published_network():
-    size = cost.measure_network(ADM_256, 256)
-    assert size == cost.NetworkSize('ADMUNet', 552_807_171, 566, size.forward)
+    size = measure_network(ADM_256, 256)
+    assert size == NetworkSize('ADMUNet', 552_807_171, 566, size.forward)
     assert size.forward == pytest.approx(2239e9, rel=0.01)
 
 
-@pytest.mark.parametrize('kind', [cost.LEARN, cost.THROUGH])
+@pytest.mark.parametrize('kind', [LEARN, THROUGH])
 def test_cost_of_a_backward(kind):
     with torch.device('meta'):
-        net = cost.build_network(ADM_256).requires_grad_(kind == cost.LEARN)
-        x, t = torch.zeros(1, 3, 64, 64, requires_grad=kind == cost.THROUGH), torch.zeros(1)
-    with FlopCounterMode(display=False, custom_mapping=cost.CPU_ATTENTION) as counter:
+        net = build_quietly(ADM_256).requires_grad_(kind == LEARN)
+        x, t = torch.zeros(1, 3, 64, 64, requires_grad=kind == THROUGH), torch.zeros(1)
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         net(x, t).sum().backward()
-    assert counter.get_total_flops() == pytest.approx(cost.FORWARDS[kind] * cost.measure_network(ADM_256, 64).forward, rel=0.02)
+    assert counter.get_total_flops() == pytest.approx(FORWARDS[kind] * measure_network(ADM_256, 64).forward, rel=0.02)
 
 
 @pytest.mark.parametrize('order, levels', [('legacy', []), ('new', []), ('legacy', [1]), ('legacy', [1, 2])])
 @pytest.mark.parametrize('autocast', [None, torch.bfloat16])
-@pytest.mark.parametrize('kind', [cost.LEARN, cost.THROUGH])
+@pytest.mark.parametrize('kind', [LEARN, THROUGH])
 def test_activations_are_those_of_a_real_run(kind, autocast, order, levels):
     network = STUDENT | {'attention_order': order, 'checkpoint_levels': levels}
-    estimate = cost.measure_activations(network, 16, kind, autocast)
+    estimate = measure_activations(network, 16, kind, autocast)
     for images in (2, 5):
-        real = cost.kept_bytes(cost.build_network(network), 16, images, kind, autocast)
+        real = kept_bytes(build_quietly(network), 16, images, kind, autocast)
         assert real > 0 and estimate.fixed + images * estimate.per_image == real
     assert (estimate.fixed == 0) == (autocast is None)
     if levels:
-        assert estimate.per_image < 0.8 * cost.measure_activations(network | {'checkpoint_levels': []}, 16, kind, autocast).per_image
+        assert estimate.per_image < 0.8 * measure_activations(network | {'checkpoint_levels': []}, 16, kind, autocast).per_image
 
 
-@pytest.mark.parametrize('kind', [cost.LEARN, cost.THROUGH])
+@pytest.mark.parametrize('kind', [LEARN, THROUGH])
 @pytest.mark.parametrize('levels', [[1], [2], [1, 2]])
 def test_what_a_backward_computes_again_is_counted(kind, levels):
     """The FLOPs that checkpoints add to a pass, by torch's counter; attention is not among them."""
     counts = []
     for checkpoint_levels in ([], levels):
         network = NETWORK | {'checkpoint_levels': checkpoint_levels}
-        net = cost.build_network(network).requires_grad_(kind == cost.LEARN)
+        net = build_quietly(network).requires_grad_(kind == LEARN)
         x = torch.zeros(1, 3, 16, 16, requires_grad=True)
-        with FlopCounterMode(display=False, custom_mapping=cost.CPU_ATTENTION) as counter:
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             net(x, torch.zeros(1)).sum().backward()
         counts.append(counter.get_total_flops())
-    size = cost.measure_network(network, 16)
+    size = measure_network(network, 16)
     assert 0 < size.recomputed == counts[1] - counts[0]
-    assert cost.Pass('', '', kind, 2).flops(size) == 2 * (cost.FORWARDS[kind] * size.forward + size.recomputed)
-    assert cost.Pass('', '', cost.FORWARD, 2).flops(size) == 2 * size.forward
+    assert size.flops(kind) == FORWARDS[kind] * size.forward + size.recomputed
+    assert size.flops(FORWARD) == size.forward
 
 
 def test_a_dry_run_of_checkpoints(tmp_path, dry_run):
@@ -127,19 +130,19 @@ def test_passes_of_the_tiny_student(tmp_path, dry_run):
     opt = options(tmp_path, 'IBMDModel')
     forward = {}
     for name, block in (('net_g', STUDENT), ('net_bridge', NETWORK)):
-        with FlopCounterMode(display=False, custom_mapping=cost.CPU_ATTENTION) as counter, torch.no_grad():
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter, torch.no_grad():
             z = torch.zeros(1, 3, 16, 16) if name == 'net_g' else None
-            cost.build_network(block)(torch.zeros(1, 3, 16, 16), torch.zeros(1), z=z)
+            build_quietly(block)(torch.zeros(1, 3, 16, 16), torch.zeros(1), z=z)
         forward[name] = counter.get_total_flops()
     student, bridge = forward['net_g'], forward['net_bridge']
-    blocks = cost.network_blocks(opt | {'network_bridge': NETWORK})
-    sizes = {name: cost.measure_network(block, 16) for name, block in blocks.items()}
+    blocks = network_blocks(opt | {'network_bridge': NETWORK})
+    sizes = {name: measure_network(block, 16) for name, block in blocks.items()}
     for gradient, frozen in (('full', 2), ('x0_only', 1)):
         opt['train']['ibmd_opt']['gradient'] = gradient
-        turns = cost.flops_per_turn(cost.training_passes(opt), sizes)
+        turns = flops_per_turn(training_passes(opt), sizes)
         assert turns == {'bridge update': 2 * (student + 3 * bridge), 'student update': 3 * student + 2 * frozen * bridge}
         # 8 iterations: 6 bridge updates, 2 student updates, of 2 images each
-        assert cost.flops_of_run(opt, sizes, 2) == 2 * (3 * turns['bridge update'] + 2 * turns['student update'])
+        assert flops_of_run(opt, sizes, 2) == 2 * (3 * turns['bridge update'] + 2 * turns['student update'])
         result = dry_run(opt)
         assert result.code == 0 and '8: 6 bridge updates + 2 student updates' in result.out
         assert float(row(result.out, 'mean')[0]) == pytest.approx(sum(turns.values()) / 3 / 1e12, rel=1e-3)
@@ -150,19 +153,19 @@ def test_passes_of_the_tiny_student(tmp_path, dry_run):
     (None, 0), ({'steps': 1, 'scheme': 'bridge'}, 0), ({'steps': 4}, 4), ({'steps': 4, 'scheme': 'bridge'}, 1.5)])
 def test_rollout_of_a_student_of_several_steps(tmp_path, student, calls):
     opt = options(tmp_path, 'IBMDModel', train__student=student)
-    rollouts = {one.turn: one.count for one in cost.training_passes(opt) if one.kind == cost.ROLLOUT}
+    rollouts = {one.turn: one.count for one in training_passes(opt) if one.kind == ROLLOUT}
     assert rollouts == ({'bridge update': 2 * calls, 'student update': calls} if calls else {})
 
 
 def test_memory_of_the_tiny_student(tmp_path):
     opt = options(tmp_path, 'IBMDModel')
-    sizes = {'net_g': cost.NetworkSize('', 1000, 1, 1), 'net_bridge': cost.NetworkSize('', 100, 1, 1),
-             'teacher': cost.NetworkSize('', 10, 1, 1)}
+    sizes = {'net_g': NetworkSize('', 1000, 1, 1), 'net_bridge': NetworkSize('', 100, 1, 1),
+             'teacher': NetworkSize('', 10, 1, 1)}
     one = {'parameters': 4440, 'EMA copy of net_g': 4000, 'gradients': 4400, 'optimiser state': 8800}
-    assert cost.gpu_bytes(opt, sizes, 1) == one
-    assert cost.gpu_bytes(opt, sizes, 2) == one | {'buckets of DistributedDataParallel': 4400}
+    assert gpu_bytes(opt, sizes, 1) == one
+    assert gpu_bytes(opt, sizes, 2) == one | {'buckets of DistributedDataParallel': 4400}
     opt['train'] |= {'ema_decay': 0, 'optim_g': {'type': 'SGD', 'lr': 1}, 'optim_bridge': {'type': 'SGD', 'lr': 1, 'momentum': 0.9}}
-    assert cost.gpu_bytes(opt, sizes, 1) == {'parameters': 4440, 'gradients': 4400, 'optimiser state': 400}
+    assert gpu_bytes(opt, sizes, 1) == {'parameters': 4440, 'gradients': 4400, 'optimiser state': 400}
 
 
 def test_a_discriminator(tmp_path, dry_run):
@@ -178,15 +181,15 @@ def test_a_discriminator(tmp_path, dry_run):
     assert options_out['network_d']['skip_connection'] is True and options_out['train']['gan_opt']['real_label_val'] == 1.0
     assert options_out['train']['perceptual_opt']['net'] == 'vgg' and options_out['train']['optim_d']['eps'] == 1e-8
 
-    size = cost.measure_network(DISCRIMINATOR, 16)
-    sizes = {name: cost.NetworkSize('', 0, 0, 0) for name in ('net_g', 'net_bridge', 'teacher')} | {'net_d': size}
-    assert size.parameters == sum(p.numel() for p in cost.build_network(DISCRIMINATOR).parameters())
+    size = measure_network(DISCRIMINATOR, 16)
+    sizes = {name: NetworkSize('', 0, 0, 0) for name in ('net_g', 'net_bridge', 'teacher')} | {'net_d': size}
+    assert size.parameters == sum(p.numel() for p in build_quietly(DISCRIMINATOR).parameters())
     # 2 turns of the student, each of 2 + 2 x 3 forward passes
-    assert cost.flops_of_run(opt, sizes, 2) == 2 * 2 * 8 * size.forward
-    assert cost.gpu_bytes(opt, sizes, 1)['optimiser state'] == 8 * size.parameters
-    for kind in (cost.LEARN, cost.THROUGH):
-        estimate = cost.measure_activations(DISCRIMINATOR, 16, kind)
-        real = cost.kept_bytes(cost.build_network(DISCRIMINATOR), 16, 5, kind)
+    assert flops_of_run(opt, sizes, 2) == 2 * 2 * 8 * size.forward
+    assert gpu_bytes(opt, sizes, 1)['optimiser state'] == 8 * size.parameters
+    for kind in (LEARN, THROUGH):
+        estimate = measure_activations(DISCRIMINATOR, 16, kind)
+        real = kept_bytes(build_quietly(DISCRIMINATOR), 16, 5, kind)
         assert real > 0 and estimate.fixed + 5 * estimate.per_image == real
 
 

@@ -41,6 +41,19 @@ def test_newest_state_from_any_folder(opt, tmp_path, monkeypatch):
     assert opt['path']['pretrain_network_bridge'].endswith('models/net_bridge_100.pth')
 
 
+def test_a_number_that_would_never_be_printed(opt):
+    bomb = ()
+    for _ in range(60):
+        bomb = (bomb, bomb)
+    file = f'{opt["path"]["training_states"]}/100.state'
+    torch.save({'epoch': 1, 'iter': bomb, 'optimizers': [], 'schedulers': []}, file)
+    assert load_resume_state(opt)['iter'] == 10
+    opt |= {'auto_resume': False}
+    opt['path']['resume_state'] = file
+    with pytest.raises(OptionError, match='its iter is a tuple, not a number from 0'):
+        load_resume_state(opt)
+
+
 def test_teacher_is_untouched_by_the_hosts_resume(opt):
     teacher = dict(opt['teacher'])
     load_resume_state(opt)

@@ -118,12 +118,22 @@ def test_good_options_pass(model, tmp_path):
      'datasets.train.degradation: degradation.quality must be [lowest, highest], in this order, got [90, 10]'),
     ({'datasets__train__prefetch_mode': 'cpu'}, 'datasets.train.prefetch_mode: cpu waits for ever'),
     ({'datasets__val__persistent_workers': True}, 'datasets.val.persistent_workers: the host loads val images in the main process'),
+    ({'datasets__val__name': '../../evil'}, "datasets.val.name: names a folder of images, got '../../evil'"),
+    ({'val__suffix': '../../x'}, "val.suffix: becomes part of file names, without slashes, got '../../x'"),
     ({'num_gpu': 99}, 'num_gpu: 99 asked for'),
     ({'scael': 4}, "unknown key 'scael', did you mean 'scale'?"),
 ])
 def test_each_mistake_is_named(change, message, tmp_path):
     problems = find_problems(parsed(options(tmp_path, 'IBMDModel', **change)))
     assert len(problems) == 1 and message in problems[0], problems
+
+
+def test_test_sets_have_names_of_their_own(tmp_path):
+    opt = options(tmp_path)
+    opt['datasets']['val_2'] = opt['datasets']['val'] | {'name': 'other'}
+    assert find_problems(parsed(opt)) == []
+    opt['datasets']['val_2']['name'] = 'photos_val'
+    assert find_problems(parsed(opt)) == ["datasets.val_2.name: 'photos_val' is the name of datasets.val, too: give each test set its own."]
 
 
 @pytest.mark.parametrize('kind', ['calculate_lpips', 'FrechetDistance', 'KernelDistance'])

@@ -4,8 +4,8 @@ import statistics
 import numpy as np
 import pytest
 
+from ibmd_basicsr.metrics.distances import frechet_distance
 from ibmd_basicsr.metrics.jackknife import deal_out, jackknife_error
-from ibmd_basicsr.metrics.set_metrics import frechet_distance
 
 
 @pytest.mark.parametrize('images, most, groups', [(2, 24, 0), (3, 24, 3), (24, 24, 24), (25, 24, 24), (100, 24, 24), (7, 3, 3)])

@@ -8,16 +8,9 @@ import torchvision
 from tiny import REPOSITORY, make_photos
 
 from ibmd_basicsr.data.lmdb_writer import create_lmdb
-from ibmd_basicsr.metrics.set_metrics import (
-    SET_METRIC_REGISTRY,
-    FeatureExtractor,
-    FrechetDistance,
-    KernelDistance,
-    Moments,
-    build_extractor,
-    frechet_distance,
-    kernel_distance,
-)
+from ibmd_basicsr.metrics.distances import Moments, Vectors, frechet_distance, kernel_distance
+from ibmd_basicsr.metrics.features import FeatureExtractor, build_extractor
+from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY, FrechetDistance, KernelDistance
 from ibmd_basicsr.utils.errors import CheckpointError
 from ibmd_basicsr.utils.image_sets import read_images
 
@@ -80,6 +73,25 @@ def test_moments_are_numpys():
     np.testing.assert_allclose(covariance, np.cov(features, rowvar=False), atol=1e-12)
 
 
+@pytest.mark.parametrize('statistics', [Moments, Vectors])
+def test_statistics_of_parts_add_up(statistics):
+    features = np.random.default_rng(0).normal(5, 2, (20, 3))
+    whole, first, second = statistics(), statistics(), statistics()
+    whole.update(features)
+    first.update(features[:4])
+    first.update(features[4:9])
+    second.update(features[9:])
+    first.merge(second)
+    for a, b in zip(first.compute(), whole.compute(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_kernel_distance_needs_two_vectors_on_each_side():
+    assert len(Vectors().compute()) == 0
+    with pytest.raises(ValueError, match='at least 2 images on each side, got 0 and 5'):
+        kernel_distance(Vectors().compute(), np.ones((5, 3)))
+
+
 def test_kernel_distance_is_the_double_loop():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(9, 4)), rng.normal(0.5, 1, (7, 4))
@@ -97,7 +109,7 @@ def test_kernel_distance_does_not_depend_on_its_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(25, 4)), rng.normal(size=(17, 4))
     whole = kernel_distance(x, y)
-    monkeypatch.setattr('ibmd_basicsr.metrics.set_metrics.BLOCK', 4)
+    monkeypatch.setattr('ibmd_basicsr.metrics.distances.BLOCK', 4)
     assert kernel_distance(x, y) == pytest.approx(whole, abs=1e-12)
 
 

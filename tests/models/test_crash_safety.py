@@ -59,6 +59,31 @@ def test_digest_of_what_was_written(tmp_path):
         replace_file(tmp_path / 'no/a', lambda file: None)
 
 
+def test_a_file_that_is_there_stays_unless_it_may_be_replaced(tmp_path):
+    def made_meanwhile(file):
+        (tmp_path / 'a').write_bytes(b'old')
+        file.write(b'new')
+    with pytest.raises(SaveError, match='a: exists already'):
+        replace_file(tmp_path / 'a', made_meanwhile, overwrite=False)
+    assert (tmp_path / 'a').read_bytes() == b'old' and [path.name for path in tmp_path.iterdir()] == ['a']
+    replace_file(tmp_path / 'a', made_meanwhile)
+    assert (tmp_path / 'a').read_bytes() == b'new'
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    def write(file):
+        file.write(b'outer')
+        assert replace_file(tmp_path / 'a', lambda inner: inner.write(b'inner')) == file_digest(tmp_path / 'a')
+    replace_file(tmp_path / 'a', write)
+    assert (tmp_path / 'a').read_bytes() == b'outer' and [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    path = tmp_path / ('ä' * 127)  # 254 of 255 bytes
+    replace_file(path, lambda file: file.write(b'x'))
+    assert path.read_bytes() == b'x'
+
+
 def test_keep_checkpoints_removes_older_ones(world):
     model = build(world, 'BridgeModel', logger__keep_checkpoints=2)
     model.save(0, 99)  # of a run that went further
@@ -129,7 +154,7 @@ def trained(run_of_six, tmp_path):
 
 def test_half_written_files_of_a_killed_run_are_removed(trained):
     from ibmd_basicsr.compat.resume import _newest_whole
-    for name in ('training_states/8.state.tmp', 'models/net_g_8.pth.tmp'):
+    for name in ('training_states/.8.state.0a1b2c3d.tmp', 'models/.net_g_8.pth.0a1b2c3d.tmp'):
         (trained / name).write_bytes(b'half')
     opt = {'rank': 0, 'network_g': {}, 'path': {'models': trained / 'models', 'training_states': trained / 'training_states'}}
     assert _newest_whole(opt)['iter'] == 6

@@ -14,6 +14,14 @@ from ibmd_basicsr.utils.seeding import PerImageNoise
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 
 
+@pytest.fixture
+def noise_of_the_cpu(monkeypatch):
+    """Training draws on the device of the networks, and a GPU draws other numbers from the same seed."""
+    make = PerImageNoise.for_training.__func__
+    monkeypatch.setattr(PerImageNoise, 'for_training', classmethod(lambda cls, *args, **kw: make(cls, *args, **kw | {'device': 'cpu'})))
+
+
+@pytest.mark.usefixtures('noise_of_the_cpu')
 @pytest.mark.parametrize(('train', 'tolerance'), [
     ({'tf32': False}, 1e-3), ({'amp': 'bf16'}, 0.05), ({'compile': True, 'tf32': False}, 1e-3)], ids=['float32', 'bf16', 'compiled'])
 @pytest.mark.parametrize('model', MODELS)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny import NETWORK, command, forked_command, options, write
 
-from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
+from ibmd_basicsr.data.degradations import sr_bicubic
+from ibmd_basicsr.data.tensors import quantize_uint8
 
 
 def run(*arguments, module='train', start=forked_command):

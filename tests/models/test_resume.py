@@ -1,4 +1,5 @@
 """Unbroken, broken and shared runs give the same numbers, through BasicSR's own pipeline and our command line."""
+import cv2
 import pytest
 from helpers import MODELS, assert_equal, contents, train
 from tiny import GAN, forked_command, options, write
@@ -21,6 +22,24 @@ def test_resumed_run_equals_the_unbroken_one_bit_for_bit(world, tmp_path_factory
     assert ('net_d_9' in contents(whole, 9)) == bool(changes)
     with pytest.raises(AssertionError):  # the comparison can tell two iterations apart
         assert_equal(contents(whole, 9)['state'], contents(whole, 6)['state'])
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_crops_of_the_hosts_pairs_are_those_of_the_unbroken_run(world, workers):
+    """BasicSR's PairedImageDataset draws crops and flips from the global generators of whatever process loads, which no state holds."""
+    for name in ('gt', 'lq'):
+        (world / name).mkdir()
+    for path in (world / 'photos').iterdir():
+        photo = cv2.imread(str(path))
+        cv2.imwrite(str(world / 'gt' / path.name), photo)
+        cv2.imwrite(str(world / 'lq' / path.name), cv2.resize(photo, None, fx=0.25, fy=0.25))
+    pairs = {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_gt': str(world / 'gt'), 'dataroot_lq': str(world / 'lq'),
+             'filename_tmpl': '{}', 'io_backend': {'type': 'disk'}, 'gt_size': 16, 'use_hflip': True, 'use_rot': True,
+             'num_worker_per_gpu': workers, 'batch_size_per_gpu': 2, 'dataset_enlarge_ratio': 3, 'prefetch_mode': None}
+    common = {'model': 'BridgeModel', 'logger__save_checkpoint_freq': 3, 'train__total_iter': 6, 'datasets__train': pairs}
+    whole = train(world, 'whole', **common)
+    train(world, 'broken', **common | {'train__total_iter': 3})
+    assert_equal(contents(whole, 6), contents(train(world, 'broken', '--auto_resume', **common), 6))
 
 
 def test_resume_passes_over_a_truncated_state(world):

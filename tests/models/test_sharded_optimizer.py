@@ -5,8 +5,10 @@ import yaml
 from helpers import assert_equal, contents, train
 from tiny import GAN, REPOSITORY, options, parsed
 
-from ibmd_basicsr.models import cost
+from ibmd_basicsr.models.builders import build_quietly
+from ibmd_basicsr.models.network_cost import NetworkSize
 from ibmd_basicsr.models.option_rules import check_options
+from ibmd_basicsr.models.run_cost import gpu_bytes, largest_share
 from ibmd_basicsr.utils.errors import OptionError
 
 SHARED = {'train__shard_optimizer': True}
@@ -64,17 +66,17 @@ def test_shares_of_the_published_network():
     """2 x 4 bytes for each of 552.8 million numbers: half of it in two processes; in many, the largest tensor is the least there can be."""
     network = yaml.safe_load((REPOSITORY / 'options/paper/sr4x_ibmd.yml').read_text())['network_g']
     with torch.device('meta'):
-        sizes = [p.numel() for p in cost.build_network(network).parameters()]
+        sizes = [p.numel() for p in build_quietly(network).parameters()]
     for processes in (2, 8):
-        assert cost.largest_share(sizes, processes) == pytest.approx(sum(sizes) / processes, rel=1e-3)
-    assert cost.largest_share(sizes, 64) == max(sizes) == 2048 * 1024 * 9
-    assert cost.largest_share(sizes, 1) == sum(sizes)
+        assert largest_share(sizes, processes) == pytest.approx(sum(sizes) / processes, rel=1e-3)
+    assert largest_share(sizes, 64) == max(sizes) == 2048 * 1024 * 9
+    assert largest_share(sizes, 1) == sum(sizes)
 
 
 def test_dry_run_counts_one_share(tmp_path):
     opt = options(tmp_path, 'BridgeModel', **SHARED)
-    size = {'net_g': cost.NetworkSize('', 10, 4, 1, tensor_sizes=(4, 3, 2, 1))}
-    assert [cost.gpu_bytes(opt, size, processes)['optimiser state'] for processes in (1, 2, 3, 4)] == [80, 40, 32, 32]
+    size = {'net_g': NetworkSize('', 10, 4, 1, tensor_sizes=(4, 3, 2, 1))}
+    assert [gpu_bytes(opt, size, processes)['optimiser state'] for processes in (1, 2, 3, 4)] == [80, 40, 32, 32]
 
 
 def test_value_is_checked(world):

@@ -1,11 +1,16 @@
 """``train.share_generator_pass``: one pass of the student for the last bridge update of a cycle and the student's own."""
+from collections import Counter
+
 import pytest
 import torch
 from helpers import batch, build, hold_still, same, weights
 from tiny import DISCRIMINATOR, GAN, options, parsed
 
-from ibmd_basicsr.models import cost
+from ibmd_basicsr.models import run_cost
+from ibmd_basicsr.models.network_cost import Activations, NetworkSize
 from ibmd_basicsr.models.option_rules import find_problems
+from ibmd_basicsr.models.run_cost import activations_per_turn, flops_of_run, flops_per_turn
+from ibmd_basicsr.models.turns import FORWARD, LEARN, ROLLOUT, THROUGH, Turns, training_passes
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
 PAIRS = {'train__real_pairs': {'alpha': 0.9, 'ratio': 1.02}, 'datasets__train__return_gt': True}
@@ -53,7 +58,7 @@ def two_iterations(world, data, iteration, monkeypatch, **changes):
     torch.manual_seed(1)
     model = build(world, 'IBMDModel', **changes)
     move(model)
-    cycle = model.bridge_updates + 1
+    cycle = model.turns.length
     for_training, by_scheme = PerImageNoise.for_training, model._student_input
     monkeypatch.setattr(PerImageNoise, 'for_training', lambda seed, _, **where: for_training(seed, iteration, **where))
     monkeypatch.setattr(model, '_student_input', lambda noise, _: by_scheme(noise, iteration))
@@ -137,35 +142,54 @@ def test_who_moves_and_how_often_the_student_is_called(world, updates):
     assert all(not p.requires_grad and p.grad is None for p in model.teacher.parameters())
 
 
+@pytest.mark.parametrize('changes, cycle', [
+    ({}, ['bridge update'] * 5 + ['student update']),
+    ({'bridge_updates_per_student': 1}, ['bridge update', 'student update']),
+    ({'bridge_updates_per_student': 3, 'share_generator_pass': True}, ['bridge update'] * 2 + ['shared update']),
+    ({'bridge_updates_per_student': 1, 'share_generator_pass': True}, ['shared update'])])
+def test_turns_of_a_cycle(changes, cycle):
+    turns = Turns.from_options({'model_type': 'IBMDModel', 'train': changes})
+    assert [turns.of(iteration) for iteration in range(1, 2 * len(cycle) + 1)] == 2 * cycle
+    assert turns.length == len(cycle) and turns.per_cycle == Counter(cycle)
+    assert turns.bridge_updates == changes.get('bridge_updates_per_student', 5)
+    for iterations in range(1, 2 * len(cycle) + 1):
+        assert Counter(turns.counts(iterations)) == Counter((2 * cycle)[:iterations])
+
+
+def test_a_bridge_has_one_turn():
+    turns = Turns.from_options({'model_type': 'BridgeModel', 'train': {}})
+    assert turns.per_cycle == {'bridge update': 1} and turns.of(7) == 'bridge update' and turns.counts(7) == {'bridge update': 7}
+
+
 def test_passes_and_flops(world):
     """One forward pass of the student less a cycle, and its rollout; by hand for K = 2."""
     opt = options(world, 'IBMDModel')
-    sizes = {name: cost.NetworkSize('', 0, 0, 1) for name in ('net_g', 'net_bridge', 'teacher')}
+    sizes = {name: NetworkSize('', 0, 0, 1) for name in ('net_g', 'net_bridge', 'teacher')}
     opt['train']['total_iter'] = 9
-    apart = cost.flops_per_turn(cost.training_passes(opt), sizes)
-    assert apart == {'bridge update': 2 * (1 + 3), 'student update': 3 + 2 + 2} and cost.cycle_length(opt) == 3
-    assert cost.flops_of_run(opt, sizes, 1) == 3 * 15
+    apart = flops_per_turn(training_passes(opt), sizes)
+    assert apart == {'bridge update': 2 * (1 + 3), 'student update': 3 + 2 + 2} and Turns.from_options(opt).length == 3
+    assert flops_of_run(opt, sizes, 1) == 3 * 15
     opt['train'] |= {'share_generator_pass': True, 'total_iter': 6}
-    together = cost.flops_per_turn(cost.training_passes(opt), sizes)
-    assert together == {'bridge update': 1 + 3, 'shared update': 3 + 3 + 2 + 2} and cost.cycle_length(opt) == 2
-    assert cost.update_counts(opt) == {'bridge update': 3, 'shared update': 3}
-    assert cost.flops_of_run(opt, sizes, 1) == 3 * 14
+    together = flops_per_turn(training_passes(opt), sizes)
+    assert together == {'bridge update': 1 + 3, 'shared update': 3 + 3 + 2 + 2} and Turns.from_options(opt).length == 2
+    assert Turns.from_options(opt).counts(6) == {'bridge update': 3, 'shared update': 3}
+    assert flops_of_run(opt, sizes, 1) == 3 * 14
     opt['train']['student'] = {'steps': 4}
-    rollouts = [one.count for one in cost.training_passes(opt) if one.kind == cost.ROLLOUT]
+    rollouts = [one.count for one in training_passes(opt) if one.kind == ROLLOUT]
     assert rollouts == [4, 4]  # of 8 + 4 without the option
 
 
 def test_memory(world, monkeypatch):
     """The student's pass is kept for the whole batch, beside the larger of the bridge network's learning and the student's loss."""
-    sizes = {cost.LEARN: 100, cost.THROUGH: 70, cost.FORWARD: 0, cost.ROLLOUT: 0}
-    monkeypatch.setattr(cost, 'measure_activations', lambda block, size, kind, autocast: cost.Activations(
-        0, sizes[kind] + bool(block.get('noise_channels')) * (kind == cost.LEARN)))
+    sizes = {LEARN: 100, THROUGH: 70, FORWARD: 0, ROLLOUT: 0}
+    monkeypatch.setattr(run_cost, 'measure_activations', lambda block, size, kind, autocast: Activations(
+        0, sizes[kind] + bool(block.get('noise_channels')) * (kind == LEARN)))
     opt = options(world, 'IBMDModel', train__share_generator_pass=True)
     opt['network_bridge'] = opt['teacher']['network']
     for gradient, beside in (('full', 2 * 70), ('x0_only', 100)):
         opt['train']['ibmd_opt']['gradient'] = gradient
-        kept = cost.activations_per_turn(opt, 16, None)
-        assert kept['shared update'] == cost.Activations(0, beside, 101) and kept['bridge update'] == cost.Activations(0, 100)
+        kept = activations_per_turn(opt, 16, None)
+        assert kept['shared update'] == Activations(0, beside, 101) and kept['bridge update'] == Activations(0, 100)
     kept = kept['shared update']
     assert kept.bytes(at_once=2, batch=6) == 2 * 100 + 6 * 101
     assert kept.most_images(2 * 100 + 6 * 101, batch=6) == 2 == kept.most_images(2 * (100 + 101), batch=None)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from helpers import batch, build, same, weights
 
-from ibmd_basicsr.bridges import interpolate, uniform_steps
+from ibmd_basicsr.bridges import few_step_sample, interpolate, uniform_steps
 from ibmd_basicsr.checkpoints.state_dict import load_file
 from ibmd_basicsr.utils.errors import NonFiniteError
 from ibmd_basicsr.utils.seeding import PerImageNoise
@@ -66,6 +66,103 @@ def test_student_gradient_equals_a_plain_recomputation(world, gradient):
     assert max(g.abs().max() for g in expected) > 1e-6
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-7)
+
+
+def estimate(model, net, x_t, t, **extra):
+    """The estimate of x_0 by a network of I2SB, written out."""
+    schedule = model.bridge.schedule
+    return x_t - schedule.sigma(t).float() * net(x_t, schedule.network_time(t).float(), **extra)
+
+
+def unlike(*nets):
+    """Change networks at random, so that no two are alike."""
+    with torch.no_grad():
+        for net in nets:
+            for p in net.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+
+
+def test_student_of_several_steps_equals_a_plain_recomputation(world):
+    """The scheme ``posterior``: rollout by the EMA student, x_{t_n} on its bridge, x_t between x_{t_n} and the student's x_0."""
+    model = build(world, 'IBMDModel', train__student={'steps': 2, 'scheme': 'posterior'})
+    unlike(model.net_bridge, model.net_g_ema)
+    model.feed_data(batch(count=4, gt=False))
+    loss = model._student_loss(PerImageNoise.for_training(3, 3, batch=4), 3)
+
+    noise, schedule, x_T = PerImageNoise.for_training(3, 3, batch=4), model.bridge.schedule, model.x_T
+    first, second = (t.expand(4) for t in schedule.student_grid(2)[:2])
+
+    def between(s, t, x_0, x):
+        q = schedule.posterior(s, t)
+        return (q.on_x_0 * x_0.double() + q.on_x_t * x.double() + q.std * noise.randn_like(x_T).double()).float()
+
+    x_0 = estimate(model, model.net_g_ema, x_T, first, z=noise.randn_like(x_T))
+    x_0 = estimate(model, model.net_g_ema, between(second, first, x_0, x_T), second, z=noise.randn_like(x_T))
+    late = (noise.rand() * 2).long() == 1
+    assert late.any() and not late.all()
+    t_n = torch.where(late, second, first)
+    x_n = interpolate(schedule.coefficients(t_n), x_0, x_T, noise.randn_like(x_T))
+    x_n = torch.where(late[:, None, None, None], x_n, x_T)
+    x_0 = estimate(model, model.net_g, x_n, t_n, z=noise.randn_like(x_T))
+    t = (noise.rand() * (t_n * 999).round()).floor() / 999
+    x_t = between(t, t_n, x_0, x_n)
+    r, f = (estimate(model, net, x_t, t) for net in (model.teacher, model.net_bridge))
+    torch.testing.assert_close(loss, ((r - x_0)**2 - (f - x_0)**2).mean(), rtol=1e-4, atol=1e-7)
+    assert loss.abs() > 1e-5
+
+
+def test_losses_with_real_pairs_equal_a_plain_recomputation(world):
+    """RealUID: alpha |f - ratio y_student|^2 + (1 - alpha) |f - c y_real|^2, and the student's side of it."""
+    alpha, ratio = 0.7, 1.1
+    model = build(world, 'IBMDModel', train__real_pairs={'alpha': alpha, 'ratio': ratio})
+    unlike(model.net_bridge, model.net_g)
+    model.feed_data(batch())
+    schedule, x_T, one = model.bridge.schedule, model.x_T, torch.ones(2, dtype=torch.float64)
+    losses = [loss(PerImageNoise.for_training(3, 3, batch=2), 3) for loss in (model._bridge_loss, model._student_loss)]
+
+    def sample(x_0):
+        t = uniform_steps(noise.rand(), n_timestep=1000, last=998)
+        return t, interpolate(schedule.coefficients(t), x_0, x_T, noise.randn_like(x_0))
+
+    def plain(net, t, x_t, x_0, factor, weight):
+        y = (x_t - x_0) / schedule.sigma(t)
+        return (weight * (estimate(model, net, x_t, t) - (x_t - factor * schedule.sigma(t) * y))**2).mean().float()
+
+    noise = PerImageNoise.for_training(3, 3, batch=2)
+    x_0 = estimate(model, model.net_g, x_T, one, z=noise.randn_like(x_T))
+    t, x_t = sample(x_0)
+    noise.randn_like(x_T)  # the input of a student of several steps, from the real image
+    real_t, real_x_t = sample(model.x_0)
+    expected = alpha * plain(model.net_bridge, t, x_t, x_0, ratio, schedule.sigma(t)**-2) + (1 - alpha) * plain(
+        model.net_bridge, real_t, real_x_t, model.x_0, (1 - alpha * ratio) / (1 - alpha), schedule.sigma(real_t)**-2)
+    torch.testing.assert_close(losses[0], expected, rtol=1e-4, atol=1e-7)
+
+    noise = PerImageNoise.for_training(3, 3, batch=2)
+    noise.randn_like(x_T)
+    t, x_t = sample(x_0)
+    r, f = (plain(net, t, x_t, x_0, ratio, 1) for net in (model.teacher, model.net_bridge))
+    torch.testing.assert_close(losses[1], alpha * (r - f), rtol=1e-3, atol=1e-6)
+    assert losses[1].abs() > 1e-4
+
+
+@pytest.mark.parametrize('bridge', [{'type': 'I2SB'}, {'type': 'I2SB', 'ot_ode': True}, {'type': 'VP'}], ids=['I2SB', 'OT-ODE', 'VP'])
+@pytest.mark.parametrize('hole', [False, True], ids=['whole', 'hole'])
+def test_rollout_equals_few_step_sample_bit_for_bit(world, bridge, hole):
+    """A student of several steps is trained on what it meets when it restores."""
+    model = build(world, 'IBMDModel', bridge=bridge, train__student={'steps': 3})
+    model.feed_data(batch(gt=False))
+    model.mask = (torch.rand(2, 1, *model.x_T.shape[2:]) > 0.5).float() if hole else None
+    with torch.no_grad():
+        for p in model.net_g.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+        states = []
+        sampled = few_step_sample(
+            model.bridge.denoiser(model.net_g), model.bridge.schedule, model.x_T, model.student_grid, mask=model.mask,
+            randn_like=PerImageNoise.for_training(3, 1, batch=2).randn_like, noise_channels=model.net_g.noise_channels,
+            on_step=lambda x_0, x: states.append(x))
+        x, x_0 = model._rollout(model.net_g, 3, PerImageNoise.for_training(3, 1, batch=2))
+    assert torch.equal(x_0, sampled) and torch.equal(x, states[1]) and x.dtype == torch.float64
+    assert not torch.equal(states[0], states[1])
 
 
 def test_no_student_gradient_while_bridge_equals_teacher(world):
@@ -157,7 +254,7 @@ def test_the_teacher_is_in_no_file(world):
     model.save(0, 3)
     assert sorted(path.name for path in world.glob('*_3.pth')) == ['net_bridge_3.pth', 'net_g_3.pth']
     assert set(load_file(world / 'net_g_3.pth')) == {'params', 'params_ema'}
-    assert set(load_file(world / '3.state')) == {'epoch', 'iter', 'optimizers', 'schedulers', 'rng', 'sha256', 'version'}
+    assert set(load_file(world / '3.state')) == {'epoch', 'iter', 'optimizers', 'schedulers', 'rng', 'best', 'sha256', 'version'}
     assert len(load_file(world / '3.state')['optimizers']) == 2
     assert not list(world.glob('*.tmp'))
 

@@ -181,6 +181,49 @@ def test_accuracy_against_labels(world):
         validate(world, metrics)
 
 
+def test_images_of_one_name_in_several_folders(world):
+    """As in REDS: each has a file and noise of its own; an image whose name is its own keeps them."""
+    make_photos(world / 'tree' / 'a', 2)
+    make_photos(world / 'tree' / 'b', 1)
+    model, loader = build(world, None, datasets__val__dataroot_gt=str(world / 'tree'), datasets__val__name='tree')
+    model.opt['is_train'], drawn = False, []
+    test = model.test
+
+    def recording(*arguments):
+        drawn.append(model.names)
+        test(*arguments)
+
+    model.test = recording
+    model.dist_validation(loader, 1, None, save_img=True)
+    assert drawn == [['a/photo_0'], ['photo_1'], ['b/photo_0']]
+    folder = Path(model.opt['path']['visualization']) / 'tree'
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.png')) \
+        == ['a/photo_0_tiny.png', 'b/photo_0_tiny.png', 'photo_1_tiny.png']
+
+
+def test_cudnn_tries_no_algorithms_for_images_of_many_sizes(world, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
+    model, loader = build(world, None)
+    seen, test = [], model.test
+    model.test = lambda *arguments: (seen.append(torch.backends.cudnn.benchmark), test(*arguments))
+    model.dist_validation(loader, 1, None, save_img=False)
+    assert seen == [False] * 3 and torch.backends.cudnn.benchmark
+
+
+def test_best_values_outlive_a_resume(world):
+    metrics = {name: {'type': f'calculate_{name}', 'crop_border': 4} for name in ('psnr', 'ssim')}
+    before, loader = build(world, metrics)
+    before.dist_validation(loader, 2, None, save_img=False)
+    saved = before._best_metrics()
+    saved['photos_val']['psnr']['val'] = 100.0  # nothing that follows is better
+    after, loader = build(world, {'psnr': metrics['psnr'], 'lpips': {'type': 'calculate_lpips', 'crop_border': 4}})
+    after.best_metric_results = saved
+    after.dist_validation(loader, 4, None, save_img=False)
+    best = after.best_metric_results['photos_val']
+    assert best['psnr'] == saved['photos_val']['psnr'] and best['psnr']['iter'] == 2
+    assert set(best) == {'psnr', 'lpips'} and best['lpips']['iter'] == 4
+
+
 def test_names_of_images_in_the_hosts_datasets():
     class Host:
         paths = [{'lq_path': 'a/b.png', 'gt_path': 'c/b.png'}, 'd/e.png']

@@ -4,12 +4,13 @@ import pytest
 import torch
 from tiny_zoo import picture
 
+from ibmd_basicsr.models.recipes import recipes_in
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring.engine import Engine
 from ibmd_basicsr.restoring.jpeg_quality import JpegQuality
 from ibmd_basicsr.restoring.memory import bytes_per_pixel, fitting_side, free_memory
 from ibmd_basicsr.restoring.photo import ImageError, Photo
-from ibmd_basicsr.restoring.zoo import nearest_quality, read_zoo, recipes_for_task
+from ibmd_basicsr.restoring.zoo import nearest_quality, recipes_for_task
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
 CPU = torch.device('cpu')
@@ -17,11 +18,11 @@ CPU = torch.device('cpu')
 
 @pytest.fixture(scope='module')
 def recipes(zoo):
-    return read_zoo(zoo)
+    return recipes_in(zoo / 'weights')
 
 
 def engine(*recipes, **options) -> Engine:
-    return Engine(recipes=recipes, samplers=[recipe.sampler for recipe in recipes], device=CPU, **options)
+    return Engine(recipes=recipes, device=CPU, **options)
 
 
 @pytest.fixture(scope='module')

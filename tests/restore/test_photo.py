@@ -191,13 +191,13 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
 
     def full(number):
         raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(writing.os, 'fsync', full)
+    monkeypatch.setattr('os.fsync', full)
     with pytest.raises(ImageError, match=r'cannot be written \(No space left on device\)'):
         write_atomically(b'new', path, overwrite=True)
 
     def interrupted(number):
         raise KeyboardInterrupt
-    monkeypatch.setattr(writing.os, 'fsync', interrupted)
+    monkeypatch.setattr('os.fsync', interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_atomically(b'new', path, overwrite=True)
     assert path.read_bytes() == b'old' and os.listdir(path.parent) == ['x.png']

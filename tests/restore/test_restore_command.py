@@ -15,12 +15,13 @@ from PIL import Image
 from tiny import REPOSITORY, forked_command
 from tiny_zoo import add_network, picture
 
-from ibmd_basicsr.data.degradations import quantize_uint8, sr_bicubic
+from ibmd_basicsr.data.degradations import sr_bicubic
+from ibmd_basicsr.data.tensors import quantize_uint8
+from ibmd_basicsr.models.recipes import recipes_in
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring import runner as runner_module
 from ibmd_basicsr.restoring.runner import Files, Listener, run_jobs
 from ibmd_basicsr.restoring.sources import Plan, find_sources, plan_jobs
-from ibmd_basicsr.restoring.zoo import read_zoo
 
 
 @pytest.fixture
@@ -202,8 +203,8 @@ def test_progress_reaches_its_end_by_fractions(zoo, photos):
     (photos / 'bad.jpg').write_bytes(b'')
     plan, parts = Plan(), []
     plan_jobs(find_sources([str(photos)], False, None, plan), plan, output=str(photos / 'out'), samples=2)
-    recipe = read_zoo(zoo)['jpeg10_tiny_student']
-    engine = engine_module.Engine(recipes=[recipe], samplers=[recipe.sampler], device=torch.device('cpu'), tile=12, halo=0)
+    recipe = recipes_in(zoo / 'weights')['jpeg10_tiny_student']
+    engine = engine_module.Engine(recipes=[recipe], device=torch.device('cpu'), tile=12, halo=0)
     quiet = Listener(note=print, done=print, failed=print, progress=parts.append)
     outcome = run_jobs(plan.jobs, engine, Files(), quiet)
     assert outcome.restored == 4 and len(outcome.failures) == 1
@@ -254,7 +255,7 @@ def test_the_list_of_this_repository(restore):
     (['x.png', '-o', 'out', '--weights', 'jpeg10_tyni'], "--weights jpeg10_tyni: no such network, did you mean 'jpeg10_tiny"),
     (['x.png', '-o', 'out', '--weights', 'my.pth'], '--weights my.pth: a file needs the options of its network, too'),
     (['x.png', '-o', 'out', '--weights', 'inpaint_tiny'], 'inpaint_tiny_student: takes a mask beside the image'),
-    (['x.png', '-o', 'out', '--weights', 'sr2x_tiny', '--steps', '2'], '--steps 2 with sr2x_tiny_student: sampler.steps must be 1'),
+    (['x.png', '-o', 'out', '--weights', 'sr2x_tiny', '--steps', '2'], '2 steps with sr2x_tiny_student: sampler.steps must be 1'),
     (['x.png', '-o', 'out', '-opt', 'missing.yml'], 'missing.yml: no such option file'),
     (['x.png', '-o', 'out', '-opt', 'plain.yml'], 'plain.yml: has no block bridge and no block network_g'),
     (['x.png', '-o', 'out.tif', '--task', 'jpeg'], '-o out.tif: .tif is not written; .png, .jpg, .jpeg, .webp are.'),
@@ -285,7 +286,7 @@ def test_wrong_values_are_named(option, restore, capsys):
 
 def test_a_zoo_that_is_not_there(restore, tmp_path, monkeypatch):
     assert restore('x.png', '-o', 'out', '--task', 'jpeg', zoo=tmp_path)[2] == f'error: --zoo {tmp_path}: holds no weights/cards.yml.\n'
-    monkeypatch.setattr('ibmd_basicsr.restoring.zoo.__file__', str(tmp_path / 'site-packages/ibmd_basicsr/restoring/zoo.py'))
+    monkeypatch.setattr('ibmd_basicsr.restoring.zoo.REPOSITORY', tmp_path / 'site-packages')
     monkeypatch.chdir(tmp_path)
     code, _, errors = restore('x.png', '-o', 'out', '--task', 'jpeg', zoo=None)
     assert code == 2 and '--zoo names a clone of it' in errors and len(errors.splitlines()) == 1
@@ -305,8 +306,9 @@ def test_weights_that_are_missing_or_damaged(restore, photos, tmp_path):
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'scale': 0}, 'scale must be an integer from 1 to 64, got 0'), ({'network_g': {'type': 'EDSR'}}, "network_g.type must be 'ADMUNet'"),
-    ({'bridge': {'type': 'I2BS'}}, 'bridge: '), ({'val': {'sampler': {'type': 'one_stp'}}}, 'val.sampler: '),
+    ({'scale': 0}, 'scale must be an integer from 1 to 64, got 0'),
+    ({'network_g': {'type': 'EDSR'}}, "network_g.type: must be one of 'ADMUNet', got 'EDSR'"),
+    ({'bridge': {'type': 'I2BS'}}, "bridge.type: must be one of 'I2SB', "), ({'val': {'sampler': {'type': 'one_stp'}}}, 'val.sampler: '),
     ({'network_g': {'type': 'ADMUNet', 'model_chanels': 8}}, "unknown key 'model_chanels', did you mean 'model_channels'?")])
 def test_option_files_that_cannot_be(change, message, restore, zoo, tmp_path):
     opt = yaml.safe_load((zoo / 'options/jpeg10_tiny_student.yml').read_text()) | change
