@@ -30,11 +30,13 @@ class Part:
         title: heading.
         about: a sentence on what its rows are.
         rows: in order.
+        failure: why there are none; None where nothing failed.
     """
 
     title: str
     about: str
     rows: list[Row] = field(default_factory=list)
+    failure: str | None = None
 
 
 def describe_run(command: str, session: Session) -> dict[str, Any]:
@@ -53,8 +55,9 @@ def describe_run(command: str, session: Session) -> dict[str, Any]:
 def write_results(folder: Path, about: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
     """Write results.json and table.md into ``folder`` and return the text of the latter."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {'about': dict(about), 'parts': {letter: {'title': part.title, 'rows': [row_record(row) for row in part.rows]}
-                                               for letter, part in parts.items()}}
+    records = {letter: {'title': part.title, 'failure': part.failure, 'rows': [row_record(row) for row in part.rows]}
+               for letter, part in parts.items()}
+    content = {'about': dict(about), 'parts': records}
     (folder / 'results.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     text = to_markdown(about, parts)
     (folder / 'table.md').write_text(text, encoding='utf-8')
@@ -77,7 +80,8 @@ def to_markdown(about: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
     """Return the report as text."""
     lines = [f'# Bench, size {about["size"]}, {about["device"]}', '']
     for letter, part in parts.items():
-        lines += [f'## ({letter}) {part.title}', '', part.about, '', markdown_rows(part.rows), '']
+        lines += [f'## ({letter}) {part.title}', '', part.about, '',
+                  markdown_rows(part.rows) if part.failure is None else f'**Failed**: {part.failure}', '']
     load = about['load_average_1min']
     busy = '' if load is None else f', load average {load:.1f} before the start'
     lines += ['Medians with the quartiles in brackets. A ratio is formed within each repeat, in which its two sides ran one after the '

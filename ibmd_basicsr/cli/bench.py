@@ -6,6 +6,7 @@ import shlex
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ibmd_basicsr.cli.arguments import find_device
@@ -39,7 +40,9 @@ outputs, in results/bench/SIZE_DEVICE or the folder of -o:
   table.md      medians, quartiles, ratios, targets, with machine, date and command (docs/speed.md explains the rows)
   results.json  the same with every single repeat
 
-exit codes: 0 done, whether targets are met or not; 2 wrong command line or data; 130 interrupted."""
+  Both are written after each part.
+
+exit codes: 0 done, whether targets are met or not; 1 a part failed; 2 wrong command line or data; 130 interrupted."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@report_errors('interrupted; nothing was written.')
+@report_errors('interrupted; the parts that were done are written.')
 def main(arguments: list[str] | None = None) -> int:
     """Run the command, with ``sys.argv`` by default, and return its exit code; see :data:`EPILOG`."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -100,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
                 bar.set_description(name[:40])
                 bar.update()
 
-            parts = run_parts(letters, replace(session, tick=tick))
+            parts = run_parts(letters, replace(session, tick=tick), partial(write_results, output, about))
     print(write_results(output, about, parts))
     print(f'written: {output / "table.md"}, {output / "results.json"}')
-    return 0
+    return int(any(part.failure is not None for part in parts.values()))

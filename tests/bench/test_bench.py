@@ -128,6 +128,27 @@ def counted(letter, kind):
     return replace(kind, rows=rows)
 
 
+def test_a_part_that_fails_costs_no_other(tmp_path, monkeypatch, capsys):
+    def fail(run):
+        torch.backends.cudnn.benchmark = True  # as a training does
+        raise RuntimeError('CUDA out of memory.\nSee the documentation')
+
+    def measure_one(run):
+        seen.append(((tmp_path / 'out/results.json').exists(), torch.backends.cudnn.benchmark))
+        return [Row('one', 's', [1.0])]
+
+    seen = []
+    kinds = [replace(suite.PARTS[letter], rows=rows, ticks=lambda run: 0) for letter, rows in (('a', fail), ('b', measure_one))]
+    monkeypatch.setattr(suite, 'PARTS', dict(zip('ab', kinds)))
+    monkeypatch.chdir(tmp_path)
+    assert main(['--quick', '-o', 'out', '--parts', 'a', 'b', '--device', 'cpu']) == 1
+    assert seen == [(True, False)]
+    assert '**Failed**: RuntimeError: CUDA out of memory.\n' in (tmp_path / 'out/table.md').read_text()
+    parts = json.loads((tmp_path / 'out/results.json').read_text())['parts']
+    assert parts['a']['rows'] == [] and parts['b']['failure'] is None and parts['b']['rows'][0]['name'] == 'one'
+    assert 'Traceback' in capsys.readouterr().err
+
+
 def test_quick_run_writes_every_part(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # two processes in the place of eleven
