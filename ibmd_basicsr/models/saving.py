@@ -19,6 +19,8 @@ from ibmd_basicsr.version import __version__
 
 SCHEDULER_POSITION = ('last_epoch', '_step_count', '_last_lr')
 """What a resumed scheduler takes from the saved state."""
+KEPT_OF_OPTIMIZERS = ('fused', 'foreach', 'capturable', 'differentiable')
+"""How a step is computed: a resumed optimiser goes on as it did, to the last bit."""
 EXIT_CODES = {signal.SIGINT: 130}
 ENDED = 143
 """Exit code after any other signal than Ctrl-C: that of a process that SIGTERM ended."""
@@ -190,7 +192,7 @@ def _as_in_the_options(own: dict[str, Any], saved: dict[str, Any]) -> tuple[dict
         saved: group of the state.
     """
     scale = own['initial_lr'] / saved['initial_lr']
-    told = {key: value for key, value in own.items() if key not in ('params', 'lr')}
+    told = {key: value for key, value in own.items() if key not in (*KEPT_OF_OPTIMIZERS, 'params', 'lr')}
     return saved | told | {'lr': saved['lr'] * scale}, scale
 
 
