@@ -16,6 +16,7 @@ from ibmd_basicsr.bridges import (
     Bridge,
     BridgeSchedule,
     ancestral_sample,
+    check_dbim,
     dbim_grid,
     dbim_sample,
     few_step_sample,
@@ -62,6 +63,11 @@ def _ancestral_grid(options: SamplerOptions, schedule: BridgeSchedule) -> Tensor
     return schedule.ancestral_grid(options.steps or schedule.default_calls)
 
 
+def _dbim_grid(options: SamplerOptions, schedule: BridgeSchedule) -> Tensor:
+    check_dbim(**options.extras())
+    return dbim_grid(schedule, options.steps or schedule.default_calls)
+
+
 def _churn(options: SamplerOptions) -> dict[str, float]:
     return {} if options.churn is None else {'churn': options.churn}
 
@@ -69,8 +75,7 @@ def _churn(options: SamplerOptions) -> dict[str, float]:
 SAMPLERS = {
     'ancestral': Sampler(ancestral_sample, _ancestral_grid),
     'ode': Sampler(ode_sample, _ancestral_grid),
-    'dbim': Sampler(dbim_sample, lambda options, schedule: dbim_grid(schedule, options.steps or schedule.default_calls),
-                    own=('eta', 'order')),
+    'dbim': Sampler(dbim_sample, _dbim_grid, own=('eta', 'order')),
     'heun': Sampler(heun_sample, lambda options, schedule: heun_grid(schedule, options.steps, **_churn(options)),
                     own=('churn', 'guidance'), calls=lambda options, grid: heun_calls(grid, **_churn(options))),
     'one_step': Sampler(few_step_sample, _student_grid, student=True),
@@ -138,7 +143,7 @@ def make_grid(options: SamplerOptions, bridge: Bridge) -> Tensor:
     """Return the times of a sampler, float64, first 1; what they cost says :func:`network_calls`.
 
     Raises:
-        ValueError: a number of steps that sampler or bridge do not know.
+        ValueError: a number of steps, or an option of the sampler, that sampler or bridge do not know.
     """
     return SAMPLERS[options.type].grid(options, bridge.schedule)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ibmd_basicsr.bridges.dbim import dbim_grid, dbim_sample
+from ibmd_basicsr.bridges.dbim import check_dbim, dbim_grid, dbim_sample
 from ibmd_basicsr.bridges.denoiser import Denoiser
 from ibmd_basicsr.bridges.heun import heun_calls, heun_grid, heun_sample
 from ibmd_basicsr.bridges.linear_schedules import LinearSchedule, VESchedule, VPSchedule
@@ -30,9 +30,9 @@ from ibmd_basicsr.bridges.timesteps import TIME_WEIGHTS, karras_times, sampling_
 __all__ = [
     'Bridge', 'BridgeSchedule', 'Coefficients', 'DDBMPrecond', 'Denoiser', 'I2SBEndpointSchedule', 'I2SBPrecond', 'I2SBSchedule',
     'LinearSchedule', 'Posterior', 'SCHEDULES', 'Scalings', 'TIME_WEIGHTS', 'VESchedule', 'VPSchedule', 'ancestral_sample',
-    'bridge_options', 'build_bridge', 'dbim_grid', 'dbim_sample', 'draw_posterior', 'expand_time', 'few_step_sample', 'heun_calls',
-    'heun_grid', 'heun_sample', 'interpolate', 'karras_times', 'keep_known', 'ode_sample', 'rebridge', 'sampling_grid', 'spaced_steps',
-    'student_walk', 'subset_of_grid', 'uniform_steps'
+    'bridge_options', 'build_bridge', 'check_dbim', 'dbim_grid', 'dbim_sample', 'draw_posterior', 'expand_time', 'few_step_sample',
+    'heun_calls', 'heun_grid', 'heun_sample', 'interpolate', 'karras_times', 'keep_known', 'ode_sample', 'rebridge', 'sampling_grid',
+    'spaced_steps', 'student_walk', 'subset_of_grid', 'uniform_steps'
 ]
 
 SCHEDULES: dict[str, tuple[type[BridgeSchedule], type]] = {

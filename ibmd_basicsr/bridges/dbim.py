@@ -28,6 +28,20 @@ def dbim_grid(schedule: BridgeSchedule, calls: int) -> Tensor:
     return torch.cat([torch.ones(1, dtype=torch.float64), walk])
 
 
+def check_dbim(eta: float = 0.0, order: int = 1) -> None:
+    """Refuse what :func:`dbim_sample` does not offer.
+
+    Raises:
+        ValueError: an eta or an order that is not offered.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f'sampler.eta must lie in [0, 1], got {eta}.')
+    if order not in (1, 2, 3):
+        raise ValueError(f'sampler.order must be 1, 2 or 3, got {order!r}.')
+    if order > 1 and eta:
+        raise ValueError(f'sampler.order {order} needs eta 0, got {eta}.')
+
+
 def dbim_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, grid: Tensor, *, randn_like: RandnLike, eta: float = 0.0,
                 order: int = 1, clip_denoised: bool = False, mask: Tensor | None = None, on_step: OnStep | None = None) -> Tensor:
     """Sample a conditional bridge in ``len(grid) - 1`` network calls.
@@ -48,12 +62,7 @@ def dbim_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, grid: T
     Raises:
         ValueError: an eta or an order that is not offered.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f'sampler.eta must lie in [0, 1], got {eta}.')
-    if order not in (1, 2, 3):
-        raise ValueError(f'sampler.order must be 1, 2 or 3, got {order!r}.')
-    if order > 1 and eta:
-        raise ValueError(f'sampler.order {order} needs eta 0, got {eta}.')
+    check_dbim(eta, order)
     end = x_T.double()
     x, walk = end, grid[1:].to(x_T.device)
     x0_hat = estimate(denoise, x, grid[0], x_T, clip_denoised=clip_denoised, mask=mask)

@@ -42,7 +42,8 @@ def ancestral_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, gr
 
     On a schedule with ``ot_ode`` the posterior has no noise and this is I2SB's OT-ODE sampler. As in the published program the last
     state is the posterior mean at step 0, which still holds a little of x_t (I2SB's schedule does not end at the clean image), and with
-    a mask the known pixels of every state are x_T's with the bridge's noise at that time, at the last step of std 0.01.
+    a mask the known pixels of every state are those of a bridge from x_T to itself at that time: (a_t + b_t) x_T, on I2SB x_T, with noise
+    of c_t, at the last step of std 0.01.
 
     Args:
         denoise: estimate of x_0 from (x_t, t, x_T).
@@ -59,7 +60,7 @@ def ancestral_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, gr
     """
     x, times = x_T.double(), grid.to(x_T.device)
     posteriors = schedule.posterior(times[1:], times[:-1], x.ndim)  # (calls, 1, 1, 1)
-    c_t = schedule.coefficients(times[1:], x.ndim).c_t
+    k = schedule.coefficients(times[1:], x.ndim)
     like = torch.empty_like(x, dtype=torch.float32)
     for step, t_now in enumerate(times[:-1]):
         x0_hat = estimate(denoise, x, t_now, x_T, clip_denoised=clip_denoised)
@@ -68,9 +69,10 @@ def ancestral_sample(denoise: Denoise, schedule: BridgeSchedule, x_T: Tensor, gr
         if grid[step + 1] > 0 and not schedule.ot_ode:
             x.add_(posteriors.std[step] * randn_like(like))
         if mask is not None:
-            known = x_T.double()
+            # a pixel whose x_0 is that of x_T
+            known = (k.a_t[step] + k.b_t[step]) * x_T.double()
             if not schedule.ot_ode:
-                known = known + c_t[step] * randn_like(like)
+                known.add_(k.c_t[step] * randn_like(like))
             x = keep_known(x, known, mask)
         if on_step is not None:
             on_step(x0_hat, x)

@@ -219,6 +219,12 @@ def test_known_pixels_of_inpainting():
     assert torch.equal(ode[known], x_T[known])
     walk = ancestral_sample(denoise, I2SBSchedule(), x_T, I2SBSchedule().ancestral_grid(4), randn_like=draws(), mask=mask)
     assert (walk - x_T)[known].std().item() == pytest.approx(0.01, rel=0.2)
+    states, grid = [], schedule.ancestral_grid(4)
+    ancestral_sample(denoise, schedule, x_T, grid, randn_like=torch.zeros_like, mask=mask, on_step=lambda _, x: states.append(x))
+    for t, x in zip(grid[1:], states, strict=True):  # the mean of a VP bridge from x_T to itself is less than x_T within
+        k = schedule.coefficients(t[None])
+        torch.testing.assert_close(x[known], x_T.double()[known] * (k.a_t + k.b_t).item(), rtol=1e-12, atol=0)
+    assert (k.a_t + k.b_t).item() == pytest.approx(1) and states[1][known].abs().sum() < 0.99 * x_T[known].abs().sum()
     estimates = []
     for sample, grid in ((dbim_sample, dbim_grid(schedule, 5)), (heun_sample, heun_grid(schedule, 5))):
         sample(denoise, schedule, x_T, grid, randn_like=draws(), mask=mask, on_step=lambda x0, _: estimates.append(x0))

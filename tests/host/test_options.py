@@ -89,6 +89,7 @@ def test_good_options_pass(model, tmp_path):
     ({'val__sampler': {'type': 'ancestral', 'eta': 1.0}}, 'val.sampler: sampler.eta belongs to type dbim, not to ancestral'),
     ({'val__sampler': {'type': 'few_step', 'steps': 5, 'trained_steps': 4}}, 'val.sampler: sampler.steps must lie in 1..4, the steps'),
     ({'val__sampler': {'type': 'heun', 'steps': 5}}, 'val.sampler: sampler.type heun needs a bridge of type VP or VE'),
+    ({'val__sampler': {'type': 'dbim', 'order': 2, 'eta': 0.5}}, 'val.sampler: sampler.order 2 needs eta 0, got 0.5'),
     ({'network_g__cond_channels': 3}, 'network_g.cond_channels: must be 0 with bridge.conditional: false, got 3'),
     ({'datasets__val__return_gt': False}, 'val.metrics.psnr: calculate_psnr compares with clean images, which datasets.val does not have'),
     ({'val__metrics__psnr__type': 'calculate_psn'}, "no metric 'calculate_psn' is registered, did you mean 'calculate_psnr'?"),
