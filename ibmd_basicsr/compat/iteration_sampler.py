@@ -52,7 +52,7 @@ class IterationSampler(Sampler):
     images: ClassVar[Dataset | None] = None
     current_epoch: ClassVar[int] = 0
 
-    def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: int = 1):
+    def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: float = 1):
         IterationSampler.on_resume = None
         IterationSampler.images = dataset
         self.length = len(dataset)
@@ -60,7 +60,7 @@ class IterationSampler(Sampler):
         self.epoch = 0
         self.seed = dataset.opt.get('manual_seed') or 0
         batch = dataset.opt.get('batch_size_per_gpu', 1)
-        self.draws = self.length * ratio
+        self.draws = math.ceil(self.length * ratio)
         batches_per_epoch = math.ceil(self.draws / (batch * num_replicas))
         self.num_samples = batches_per_epoch * batch
         self.total_size = self.num_samples * num_replicas

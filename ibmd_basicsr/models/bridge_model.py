@@ -28,7 +28,7 @@ from ibmd_basicsr.models.switches import Switches, align_optimizer
 from ibmd_basicsr.models.validation import ShardedValidation
 from ibmd_basicsr.restorer import Restorer, SamplerOptions
 from ibmd_basicsr.utils.endpoints import gt_to_x_0, lq_to_x_T
-from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.errors import DataError, OptionError
 from ibmd_basicsr.utils.seeding import PerImageNoise
 
 OPTIMIZERS = ('Adam', 'AdamW', 'RAdam', 'SGD')
@@ -195,15 +195,31 @@ class BridgeModel(SafeSaving, ShardedValidation, SRModel):
 
     # ---------------------------------------------------------------- training
     def feed_data(self, data: dict) -> None:
-        """Take a batch: the border from the host's images to the bridge's (utils/endpoints.py)."""
+        """Take a batch: the border from the host's images to the bridge's (utils/endpoints.py).
+
+        Raises:
+            DataError: an image of a class that the network does not have.
+        """
         self.lq = data['lq'].to(self.device, non_blocking=True)
         self.names = [Path(path).stem for path in data['lq_path']]
         self.x_T = lq_to_x_T(self.lq, self.opt['scale'])
+        self._check_labels(data)
         self.mask, self.labels = (data[key].to(self.device, non_blocking=True) if key in data else None for key in ('mask', 'label'))
         self.x_0 = None
         if 'gt' in data:
             self.gt = data['gt'].to(self.device, non_blocking=True)
             self.x_0 = gt_to_x_0(self.gt)
+
+    def _check_labels(self, data: dict) -> None:
+        """Refuse classes that the network does not have, before a GPU meets them: there it would be an assertion without a name.
+
+        Raises:
+            DataError: the first image of such a class.
+        """
+        classes = self.opt['network_g'].get('num_classes')
+        for label, path in zip(data['label'].tolist() if 'label' in data and classes is not None else (), data['lq_path']):
+            if label >= classes:
+                raise DataError(f'{path}: has the label {label}; network_g.num_classes is {classes}, labels are 0 to {classes - 1}.')
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of bridge matching: x_t ~ q(x_t | x_0, x_T), regress x_0."""

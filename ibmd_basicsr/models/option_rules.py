@@ -29,7 +29,7 @@ from ibmd_basicsr.models.option_keys import (
     TRAIN,
     VAL,
 )
-from ibmd_basicsr.models.option_values import value_problems
+from ibmd_basicsr.models.option_values import make_whole, value_problems
 from ibmd_basicsr.models.real_pairs import RealPairs
 from ibmd_basicsr.models.student_options import StudentOptions
 from ibmd_basicsr.models.switches import SWITCHES, compile_problems
@@ -58,6 +58,7 @@ def prepare_options(opt: dict[str, Any], auto_gpu: bool, this_machine: bool = Tr
                           f'Registered: {", ".join(known)}.')
     if opt['model_type'] not in OWN_MODELS:
         return
+    make_whole(opt)
     if auto_gpu and opt['num_gpu'] > 1 and not opt['dist']:
         opt['num_gpu'] = 1  # several GPUs are driven by one process each (torchrun), not by DataParallel
     teacher = opt.get('teacher')
@@ -126,7 +127,21 @@ def _rule_problems(opt: dict[str, Any], this_machine: bool) -> list[str]:
     for phase in opt['datasets']:
         _check_dataset(opt, phase, this_machine, found)
     _check_names(opt, found)
+    _check_labels(opt, found)
     return found
+
+
+def _check_labels(opt: dict[str, Any], found: Problems) -> None:
+    """Networks with classes need labels, others take none."""
+    classes = found.get('network_g.num_classes')
+    for phase, block in opt['datasets'].items():
+        if not isinstance(block, dict) or block.get('type') != DegradedImageDataset.__name__:
+            continue
+        labelled = block.get('label_file') is not None
+        if labelled and classes is None:
+            found.append(f'datasets.{phase}.label_file: network_g has no num_classes and takes no labels, leave it out.')
+        elif classes is not None and not labelled:
+            found.append(f'datasets.{phase}.label_file: missing, network_g needs the class of each image (num_classes: {shown(classes)}).')
 
 
 def _check_names(opt: dict[str, Any], found: Problems) -> None:

@@ -44,13 +44,27 @@ def dataset_problems(path: str, block: dict[str, Any]) -> list[str]:
     return list(checker.found.values())
 
 
+def make_whole(opt: dict[str, Any]) -> None:
+    """Turn floats without a fraction (``1e5``, ``4.0``) into integers, in place, where the schema wants an integer."""
+    checker = _Checker(types_only=True)
+    checker.value('', opt, checker.schema)
+    for block, key in checker.wholes:
+        block[key] = int(block[key])
+
+
 class _Checker:
-    """Walks options and schema together; ``found`` holds a line for each place."""
+    """Walks options and schema together.
+
+    Attributes:
+        found: a line for each place.
+        wholes: block and key of each float that stands for an integer.
+    """
 
     def __init__(self, types_only: bool):
         self.schema = option_schema()
         self.types_only = types_only
         self.found: dict[str, str] = {}
+        self.wholes: list[tuple[Any, str | int]] = []
 
     def numbers(self, path: str, value: Any) -> None:
         """Find numbers that cannot be computed with, wherever they are."""
@@ -88,6 +102,8 @@ class _Checker:
             if isinstance(value, dict):
                 inner = schema.get('properties', {}).get(key, schema.get('additionalProperties'))
             if isinstance(inner, dict):
+                if isinstance(item, float) and item.is_integer() and {*_kinds(inner)} & {'integer', 'number'} == {'integer'}:
+                    self.wholes.append((value, key))
                 self.value(_join(path, key), item, inner)
         for part in [*schema.get('allOf', ()), *([schema] if 'if' in schema else [])]:
             if _matches(value, part['if']):

@@ -54,6 +54,13 @@ def test_an_epoch_is_one_permutation_of_the_enlarged_set(length, ratio):
     assert len(sampler(length, ratio=ratio)) == length * ratio
 
 
+@pytest.mark.parametrize('length, ratio, draws', [(7, 1.5, 11), (5, 3.0, 15), (4, 0.5, 2)])
+def test_a_ratio_may_be_a_fraction(length, ratio, draws):
+    """As in the host, which rounds up."""
+    drawn = indices(sampler(length, ratio=ratio))
+    assert len(drawn) == draws and set(drawn) <= set(range(length))
+
+
 def test_order_is_random_and_depends_on_seed_and_epoch():
     first = indices(sampler(50, manual_seed=1))
     assert first != sorted(first)

@@ -122,6 +122,7 @@ def test_good_options_pass(model, tmp_path):
     ({'datasets__val__name': '../../evil'}, "datasets.val.name: names a folder of images, got '../../evil'"),
     ({'val__suffix': '../../x'}, "val.suffix: becomes part of file names, without slashes, got '../../x'"),
     ({'num_gpu': 99}, 'num_gpu: 99 asked for'),
+    ({'datasets__val__label_file': 'x.txt'}, 'datasets.val.label_file: network_g has no num_classes and takes no labels, leave it out.'),
     ({'scael': 4}, "unknown key 'scael', did you mean 'scale'?"),
 ])
 def test_each_mistake_is_named(change, message, tmp_path):
@@ -174,6 +175,28 @@ def parse(root, opt, monkeypatch, *arguments):
     """Parse an option file as the train command does."""
     monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(write(root, opt)), *arguments])
     return host_options.parse_options(str(root), prepare=prepare_options)[0]
+
+
+@pytest.mark.parametrize('key, value', [
+    ('datasets__train__detail_crops', 2.0), ('datasets__train__crop_multiple', 4.0), ('train__micro_batch', 2.0),
+    ('train__bridge_updates_per_student', 2.0), ('datasets__train__gt_size', 16.0), ('network_g__model_channels', 8.0),
+    ('datasets__train__batch_size_per_gpu', 2.0), ('train__total_iter', 1e5), ('logger__print_freq', 1e2)])
+def test_floats_without_a_fraction_are_integers(key, value, tmp_path):
+    """1e5 is what people write, and torch counts with integers."""
+    opt = parsed(options(tmp_path, 'IBMDModel', **{key: value}))
+    opt['train']['scheduler'] = {'type': 'StepLR', 'step_size': 5.0, 'gamma': 1.0}
+    prepare_options(opt, auto_gpu=False)
+    found = opt
+    for part in key.split('__'):
+        found = found[part]
+    assert found == value and isinstance(found, int)
+    assert isinstance(opt['train']['scheduler']['gamma'], float) and isinstance(opt['train']['optim_g']['lr'], float)
+
+
+def test_networks_with_classes_need_labels(tmp_path):
+    opt = parsed(options(tmp_path, network_g=NETWORK | {'num_classes': 3}))
+    assert find_problems(opt) == [f'datasets.{phase}.label_file: missing, network_g needs the class of each image (num_classes: 3).'
+                                  for phase in ('train', 'val')]
 
 
 def test_what_is_filled_in(tmp_path, monkeypatch):

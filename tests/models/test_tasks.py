@@ -198,6 +198,17 @@ def test_class_conditional_networks_train_and_are_distilled(world, pipeline):
     assert torch.equal(student[1], start[1]) and (student != start)[[0, 2]].all()
 
 
+def test_a_class_that_the_network_does_not_have_is_one_line(world):
+    """Labels from 1 on in place of 0."""
+    make_teacher(world, num_classes=3)
+    (world / 'labels.txt').write_text('photo_0 1\nphoto_1 2\nphoto_2 3\n')
+    opt = options(world, network_g=NETWORK | {'num_classes': 3}, datasets__train__label_file=str(world / 'labels.txt'))
+    del opt['val'], opt['datasets']['val']
+    result = forked_command('-opt', write(world, opt))
+    assert result.returncode == 2 and 'Traceback' not in result.stderr
+    assert 'photo_2.png: has the label 3; network_g.num_classes is 3, labels are 0 to 2.' in result.stderr
+
+
 # ---------------------------------------------------------------- resume, several processes
 @pytest.mark.parametrize('task, bridge, student', [
     ('edges', 'vp', {'steps': 2, 'scheme': 'bridge'}),
