@@ -97,7 +97,8 @@ def test_a_summary_needs_the_teacher_at_20_times_the_calls(world, monkeypatch, c
 @pytest.mark.parametrize('student, verdict', [
     ((0.1, 0.2, 0.3), 'student'), ((0.3, 0.4, 0.5), 'teacher'), ((0.1, 0.3, 0.5), 'not told apart')])
 def test_differences_beyond_two_standard_errors_are_told_apart(student, verdict):
-    rows = [publish.Row(name, 1, dict(enumerate(values))) for name, values in (('student', student), ('teacher', (0.2, 0.31, 0.4)))]
+    rows = [publish.Row(name, 1, {('photos', str(number)): value for number, value in enumerate(values)})
+            for name, values in (('student', student), ('teacher', (0.2, 0.31, 0.4)))]
     assert publish.better(publish.paired(*rows)) == verdict
 
 

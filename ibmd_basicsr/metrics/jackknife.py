@@ -5,22 +5,29 @@ Source: Quenouille 1956, Tukey 1958; Efron and Stein, Annals of Statistics 9 (19
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 GROUPS = 24
 """Groups that a set is dealt into at most: every one of them costs a computation of the number."""
 FEWEST = 3
-"""Images of the smallest set: what is left without one must still have a spread."""
+"""Photographs of the smallest set: what is left without one must still have a spread."""
 
 
-def deal_out(images: int, most: int = GROUPS) -> list[list[int]]:
-    """Deal the images 0 to ``images`` - 1 into groups, one image each or, from ``most`` on, as equal as they can be.
+def deal_out(photographs: Sequence[Hashable], most: int = GROUPS) -> list[list[int]]:
+    """Deal images into groups, one photograph each or, from ``most`` on, as equal numbers of them as can be.
+
+    Args:
+        photographs: of each image, which it is a crop of. Crops of one photograph are alike and stay together: apart, they would make
+            the error too small.
+        most: number of groups.
 
     Returns:
-        The groups, each sorted; none where there are fewer than :data:`FEWEST` images.
+        The groups, sorted places of images; none where there are fewer than :data:`FEWEST` photographs.
     """
-    count = min(images, most)
-    return [list(range(group, images, count)) for group in range(count)] if images >= FEWEST else []
+    order = list(dict.fromkeys(photographs))
+    count = min(len(order), most)
+    groups = [set(order[group::count]) for group in range(count)] if len(order) >= FEWEST else []
+    return [[place for place, photograph in enumerate(photographs) if photograph in group] for group in groups]
 
 
 def jackknife_error(left_out: Sequence[float]) -> float:

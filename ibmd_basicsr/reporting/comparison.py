@@ -35,7 +35,7 @@ RESTORED_KEYS = ('calls', 'tiles', 'gflops', 'seconds', 'images_per_second', 'pe
 """What a record says of the restoration beside its quality."""
 ORIGIN_KEYS = ('kind', 'weights', 'sha256', 'tile', 'tile_pad', 'device')
 """What a record says of its row."""
-RESERVED = {'dataset', 'row', 'image', 'fingerprint', 'measured', 'left_out', 'speed', 'images', *RESTORED_KEYS, *ORIGIN_KEYS}
+RESERVED = {'dataset', 'row', 'image', 'photograph', 'fingerprint', 'measured', 'left_out', 'speed', 'images', *RESTORED_KEYS, *ORIGIN_KEYS}
 
 
 class _WarmedUp(Exception):
@@ -80,7 +80,8 @@ class Comparison:
         """Restore and measure what is not yet done; return the rows that failed with the reason."""
         failures = {}
         images = sum(len(image_set.pictures) for image_set in self.sets)
-        qualities = {image_set.name: SetQuality([tensor2img(picture.gt) for picture in image_set.pictures] if self.set_metrics else [])
+        qualities = {image_set.name: SetQuality([tensor2img(picture.gt) for picture in image_set.pictures] if self.set_metrics else [],
+                                                   [picture.photograph for picture in image_set.pictures])
                      for image_set in self.sets}
         bar = tqdm(total=len(self.rows) * images, unit='image', dynamic_ncols=True)
         with bar, quiet_host():
@@ -118,7 +119,7 @@ class Comparison:
                         flops[picture.lq.shape] = self._warm_up(restorer, row, picture)
                     place = {'dataset': image_set.name, 'row': row.name, 'image': picture.name, 'fingerprint': key, 'measured': {}}
                     record = place | about | self._restore(restorer, row, picture, path, bar) | {'gflops': flops[picture.lq.shape]}
-                records.append(self._with_quality(record, path, picture))
+                records.append(self._with_quality(record, path, picture) | {'photograph': picture.photograph})
                 bar.update()
 
     def _build(self, row: Row, weights: str | None):
@@ -208,7 +209,8 @@ class Comparison:
         """Fill in the set metrics of a row; those that its restored images do not have yet are computed and stored."""
         if not self.set_metrics:
             return
-        origin = fingerprint([record['fingerprint'] for record in image_set.records[row]])
+        crops = [picture.photograph for picture in image_set.pictures if picture.photograph != picture.name]
+        origin = fingerprint([record['fingerprint'] for record in image_set.records[row]], *([crops] if crops else []))
         record = self.store.get(image_set.name, row, None, origin)
         record = record or {'dataset': image_set.name, 'row': row, 'image': None, 'fingerprint': origin, 'measured': {}}
         files = [self.image_path(image_set, row, picture.name) for picture in image_set.pictures]

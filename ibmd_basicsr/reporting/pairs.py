@@ -4,8 +4,8 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ibmd_basicsr.metrics.jackknife import jackknife_error
@@ -16,11 +16,19 @@ Scores = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True)
 class Row:
-    """A row of results.csv: network calls an image, and the metric's value for each image."""
+    """A row of results.csv.
+
+    Attributes:
+        name: of the row.
+        calls: network calls an image.
+        scores: the metric's value for each image.
+        photographs: of each image, which it is a crop of; without an entry, it is a photograph by itself.
+    """
 
     name: str
     calls: int
     scores: Scores
+    photographs: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -33,8 +41,7 @@ class Pair:
 
     Attributes:
         difference: mean of first minus second; negative where ``first`` is better.
-        standard_error: of that mean, from the spread of the images' differences; None for a single image. It takes the images for
-            independent draws: with several crops of one photograph it is too small.
+        standard_error: of that mean, from the spread of the photographs' differences; None for a single one.
         wins: images on which ``first`` is better.
         images: their number.
     """
@@ -56,13 +63,14 @@ def read_rows(path: Path, metric: str) -> dict[str, Row]:
     with path.open(newline='', encoding='utf-8') as file:
         records = list(csv.DictReader(file))
     scores: dict[str, dict[tuple[str, str], float]] = {}
-    calls = {}
+    calls, photographs = {}, {}
     for record in records:
         if not record.get(metric):
             raise ValueError(f'{path}: no {metric} of {record["row"]} on {record["image"]}.')
         scores.setdefault(record['row'], {})[record['dataset'], record['image']] = float(record[metric])
         calls[record['row']] = int(float(record['calls']))
-    return {name: Row(name, calls[name], values) for name, values in scores.items()}
+        photographs[record['dataset'], record['image']] = record.get('photograph') or record['image']
+    return {name: Row(name, calls[name], values, photographs) for name, values in scores.items()}
 
 
 def paired(first: Row, second: Row) -> Pair:
@@ -74,9 +82,26 @@ def paired(first: Row, second: Row) -> Pair:
     if first.scores.keys() != second.scores.keys():
         raise ValueError(f'{first.name} has {len(first.scores)} images, {second.name} has {len(second.scores)} or others: '
                          'run the comparison to its end.')
-    differences = [value - second.scores[image] for image, value in first.scores.items()]
-    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
-    return Pair(first, second, statistics.fmean(differences), error, sum(d < 0 for d in differences), len(differences))
+    differences = {image: value - second.scores[image] for image, value in first.scores.items()}
+    by_photograph: dict[tuple[str, str], list[float]] = {}
+    for image, difference in differences.items():
+        by_photograph.setdefault((image[0], first.photographs.get(image, image[1])), []).append(difference)
+    return Pair(first, second, statistics.fmean(differences.values()), clustered_error(list(by_photograph.values())),
+                sum(difference < 0 for difference in differences.values()), len(differences))
+
+
+def clustered_error(clusters: Sequence[Sequence[float]]) -> float | None:
+    """Return the standard error of the mean of numbers that are independent between clusters alone; None for a single cluster.
+
+    sqrt(G / (G - 1) sum_g (sum_i (x_gi - mean))^2) / n for G clusters with n numbers, the usual standard error where each has one.
+    Source: Liang and Zeger, Biometrika 73 (1986), 13-22, with the correction for few clusters.
+    """
+    if len(clusters) < 2:
+        return None
+    values = [value for cluster in clusters for value in cluster]
+    mean = statistics.fmean(values)
+    squares = math.fsum(math.fsum(value - mean for value in cluster)**2 for cluster in clusters)
+    return math.sqrt(len(clusters) / (len(clusters) - 1) * squares) / len(values)
 
 
 def read_sets(path: Path) -> dict[str, dict[str, list[dict[str, float]]]]:

@@ -22,6 +22,7 @@ class Picture:
 
     Attributes:
         name: unique.
+        photograph: which one it is a crop of; its own name where it is a whole.
         lq, gt: (1, 3, h, w) and (1, 3, H, W), RGB, [0, 1].
         digest: changes when any of the tensors does.
         mask: (1, 1, h, w), 1 in the hole, of inpainting tasks.
@@ -29,6 +30,7 @@ class Picture:
     """
 
     name: str
+    photograph: str
     lq: Tensor
     gt: Tensor
     digest: str
@@ -111,7 +113,7 @@ def load_pictures(opt: dict[str, Any], limit: int | None, path: str = 'dataset')
         sample = dataset[index]
         if 'gt' not in sample:
             raise OptionError(f'{path}: has no ground truth to compare with; give dataroot_gt and leave return_gt out.')
-        pictures.append(_make_picture(sample, opt['scale'], path))
+        pictures.append(_make_picture(sample, opt['scale'], path, opt.get('crops_after')))
     if not pictures:
         raise OptionError(f'{path}: holds no images.')
     names = [picture.name for picture in pictures]
@@ -121,7 +123,7 @@ def load_pictures(opt: dict[str, Any], limit: int | None, path: str = 'dataset')
     return pictures
 
 
-def _make_picture(sample: dict[str, Any], scale: int, path: str) -> Picture:
+def _make_picture(sample: dict[str, Any], scale: int, path: str, crops_after: str | None) -> Picture:
     name = Path(sample['lq_path']).stem
     lq, gt = sample['lq'][None], sample['gt'][None]
     expected = tuple(side * scale for side in lq.shape[-2:])
@@ -131,4 +133,5 @@ def _make_picture(sample: dict[str, Any], scale: int, path: str) -> Picture:
     mask, labels = (sample[key][None] if key in sample else None for key in ('mask', 'label'))
     # nothing is added where there is neither: digests of earlier results stay what they were
     content = b''.join(tensor.numpy().tobytes() for tensor in (lq, gt, mask, labels) if tensor is not None)
-    return Picture(name, lq, gt, hashlib.sha256(content).hexdigest(), mask, labels)
+    photograph = name.partition(crops_after)[0] if crops_after else name
+    return Picture(name, photograph, lq, gt, hashlib.sha256(content).hexdigest(), mask, labels)

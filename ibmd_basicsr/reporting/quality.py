@@ -175,10 +175,12 @@ class SetQuality:
 
     Args:
         truths: the true images, (H, W, 3), BGR, uint8.
+        photographs: of each, which it is a crop of.
     """
 
-    def __init__(self, truths: Sequence[np.ndarray]):
+    def __init__(self, truths: Sequence[np.ndarray], photographs: Sequence[str]):
         self.truths = truths
+        self.photographs = photographs
         self._built: dict[str, Any] = {}
         self._extractors: dict[tuple, RememberingExtractor] = {}
 
@@ -202,7 +204,7 @@ class SetQuality:
 
         A group is left out of the restored and of the true images.
         """
-        groups, values = deal_out(len(self.truths)), []
+        groups, values = deal_out(self.photographs), []
         extractor = self._extractor(metric.options)
         features = [extractor(cv2.imread(str(file))) for file in files] if groups else []  # read once, not once a group
         for group in groups:

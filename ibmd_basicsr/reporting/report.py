@@ -33,7 +33,7 @@ def write_report(comparison: Comparison, command: str, failures: dict[str, str])
         failures: rows that failed; a set's means of a row that failed halfway are left out.
     """
     image_keys = [metric.key for metric in comparison.image_metrics]
-    keys = ('dataset', 'row', 'image', *RESTORED_KEYS, *image_keys, *ORIGIN_KEYS)
+    keys = ('dataset', 'row', 'image', 'photograph', *RESTORED_KEYS, *image_keys, *ORIGIN_KEYS)
     records = [record for image_set in comparison.sets for done in image_set.records.values() for record in done]
     write_csv(comparison.output / 'results.csv', records, keys)
     means = {image_set.name: _means(comparison, image_set) for image_set in comparison.sets}

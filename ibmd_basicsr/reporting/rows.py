@@ -19,7 +19,7 @@ from ibmd_basicsr.utils.option_problems import shown
 from ibmd_basicsr.utils.precision import check_precision
 
 KEYS = {'name', 'scale', 'manual_seed', 'crop_border', 'output', 'dataset', 'datasets', 'metrics', 'restorers', 'speed_reference', 'grid',
-        'report', 'tile', 'tile_pad'}
+        'report', 'tile', 'tile_pad', 'crops_after'}
 TILE_KEYS = {'tile', 'tile_pad'}
 ROW_KEYS = {
     'input': {'name', 'kind'},
@@ -110,6 +110,9 @@ def _check_values(opt: dict[str, Any]) -> None:
     for key in ('name', 'output'):
         if not isinstance(opt[key], str) or not opt[key] or not opt[key].isprintable():
             raise OptionError(f'{key}: must be text, got {shown(opt[key])}.')
+    separator = opt.get('crops_after')
+    if separator is not None and (not isinstance(separator, str) or not separator):
+        raise OptionError(f'crops_after: must be text such as "_", got {shown(separator)}.')
     grid = opt.get('grid') or {}
     if not isinstance(grid, dict):
         raise OptionError(f'grid: must be a block of keys, got {shown(grid)}.')

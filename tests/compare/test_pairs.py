@@ -1,11 +1,13 @@
 """Rows of a comparison against each other image by image, and tables read back from documents."""
 import math
+import statistics
 
+import numpy as np
 import pytest
 from tiny import REPOSITORY
 
 from ibmd_basicsr.reporting.documents import SUMMARY, TABLE, cells, read_tables
-from ibmd_basicsr.reporting.pairs import Row, paired, read_rows, read_sets, set_difference
+from ibmd_basicsr.reporting.pairs import Row, clustered_error, paired, read_rows, read_sets, set_difference
 
 
 def row(name: str, *values: float) -> Row:
@@ -114,3 +116,30 @@ def half_of_the_last_digit(number: str) -> float:
 def test_the_documents_have_tables_and_summaries():
     texts = [document.read_text(encoding='utf-8') for document in (REPOSITORY / 'docs').glob('*.md')]
     assert sum(len(SUMMARY.findall(text)) for text in texts) == 11 and sum(len(TABLE.findall(text)) for text in texts) >= 9
+
+
+def test_crops_of_one_photograph_count_as_one(tmp_path):
+    """Two crops that are copies of each other carry the error of one; crops that know nothing of each other the usual one."""
+    values = [0.1, -0.2, 0.4, 0.3, -0.5]
+    single = clustered_error([[value] for value in values])
+    assert single == pytest.approx(statistics.stdev(values) / 5**0.5, rel=1e-12)
+    assert clustered_error([[value, value] for value in values]) == pytest.approx(single, rel=1e-12)
+    assert clustered_error([values]) is None
+    lines = ['dataset,row,image,photograph,calls,lpips']
+    for row, sign in (('a', 1), ('b', 0)):
+        lines += [f'photos,{row},{number}_{crop},{number},1,{sign * value}' for number, value in enumerate(values) for crop in 'xy']
+    (tmp_path / 'results.csv').write_text('\n'.join(lines) + '\n')
+    rows = read_rows(tmp_path / 'results.csv', 'lpips')
+    pair = paired(rows['a'], rows['b'])
+    assert pair.standard_error == pytest.approx(single, rel=1e-12) and pair.images == 10
+
+
+def test_the_clustered_error_is_the_spread_over_repeated_samples():
+    """Means of 8 photographs with 4 crops each, whose crops share most of their noise, six hundred times."""
+    random = np.random.default_rng(0)
+    means, errors = [], []
+    for _ in range(600):
+        crops = random.normal(size=(8, 1)) + 0.5 * random.normal(size=(8, 4))
+        means.append(crops.mean())
+        errors.append(clustered_error(crops.tolist()))
+    assert statistics.fmean(errors) == pytest.approx(statistics.stdev(means), rel=0.1)

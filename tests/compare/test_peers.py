@@ -465,7 +465,7 @@ def test_distances_of_the_same_features_share_their_passes(tmp_path, monkeypatch
         cv2.imwrite(str(file), image)
     passes, forward = [], features.PooledFeatures.forward
     monkeypatch.setattr(features.PooledFeatures, 'forward', lambda net, x: passes.append(len(x)) or forward(net, x))
-    shared = quality.SetQuality(truths)
+    shared = quality.SetQuality(truths, ['a', 'b', 'c'])
     for kind in ('FrechetDistance', 'KernelDistance'):
         metric = quality.Metric(key=kind, type=kind, title=kind, digits=4, better='lower', options={'device': 'cpu'}, of_sets=True)
         own = getattr(set_metrics, kind)(truths, device='cpu')

@@ -19,6 +19,7 @@ def opt():
     ({'grid': {'images': 10**9}}, 'grid.images: must be an integer from 1 to 1000, got 1000000000'),
     ({'scale': True}, 'scale: must be an integer from 1 to 64, got True'), ({'name': None}, 'name: must be text, got None'),
     ({'output': 3}, 'output: must be text, got 3'), ({'output': 'a\nb'}, r"output: must be text, got 'a\\nb'"),
+    ({'crops_after': 3}, 'crops_after: must be text such as "_", got 3'), ({'crops_after': ''}, "crops_after: must be text such as"),
     ({'crop_border': 'x'}, "crop_border: must be an integer from 0 to 4096, got 'x'"), ({'manual_seed': -1}, 'manual_seed: must be'),
     ({'restorers': [{'name': 'x', 'kind': []}]}, r"restorers\[0\] \(x\).kind: must be one of .*, got \[\]"),
     ({'restorers': [{'name': 'a\x1bb', 'kind': 'input'}]}, r"restorers\[0\].*name: names a folder"),

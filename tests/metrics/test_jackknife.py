@@ -10,11 +10,17 @@ from ibmd_basicsr.metrics.jackknife import deal_out, jackknife_error
 
 @pytest.mark.parametrize('images, most, groups', [(2, 24, 0), (3, 24, 3), (24, 24, 24), (25, 24, 24), (100, 24, 24), (7, 3, 3)])
 def test_groups_hold_every_image_once_and_are_of_one_size(images, most, groups):
-    dealt = deal_out(images, most)
+    dealt = deal_out(range(images), most)
     assert len(dealt) == groups
     if groups:
         assert sorted(image for group in dealt for image in group) == list(range(images))
         assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+def test_crops_of_a_photograph_stay_together():
+    assert deal_out(['a', 'a', 'b', 'c', 'b', 'c']) == [[0, 1], [2, 4], [3, 5]]
+    assert deal_out(['a', 'a', 'b', 'c', 'd', 'b'], most=2) == [[0, 1, 3], [2, 4, 5]]
+    assert deal_out(['a', 'a', 'b', 'b']) == []  # what is left without one is a single photograph
 
 
 def test_of_a_mean_it_is_the_standard_error():
@@ -41,5 +47,5 @@ def test_of_a_frechet_distance_it_is_the_spread_over_repeated_samples():
             return frechet_distance(mean, covariance, mean2, covariance2)
 
         values.append(distance(np.arange(400)))
-        errors.append(jackknife_error([distance(np.setdiff1d(np.arange(400), group)) for group in deal_out(400)]))
+        errors.append(jackknife_error([distance(np.setdiff1d(np.arange(400), group)) for group in deal_out(range(400))]))
     assert statistics.fmean(errors) == pytest.approx(statistics.stdev(values), rel=0.15)
