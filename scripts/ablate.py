@@ -30,6 +30,7 @@ import yaml
 from basicsr.utils import tensor2img
 from tqdm import tqdm
 
+from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.compat.options import read_options
 from ibmd_basicsr.metrics.catalogue import facts_of
 from ibmd_basicsr.metrics.diversity import mean_pairwise_lpips
@@ -69,9 +70,17 @@ def read_runs(path: Path, seeds: list[int] | None) -> tuple[dict[str, Any], dict
     """Return the ablation file and the options of each run, by variant and seed.
 
     Raises:
-        OptionError: a key that is missing or unknown, or something else than blocks of changes.
+        OptionError: a key that is missing or unknown, or something else than blocks of changes; it begins with ``path``.
     """
-    file = read_options(path)
+    file = read_options(path)  # names the file itself
+    try:
+        return file, runs_of(file, seeds)
+    except OptionError as error:
+        raise OptionError(f'{path}: {error}') from error
+
+
+def runs_of(file: dict[str, Any], seeds: list[int] | None) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the options of each run of an ablation file's content."""
     check_keys('', file, KEYS, ('base', 'seeds', 'variants', 'output'))
     base = read_options(ROOT / file['base'])
     if not isinstance(file['variants'], dict) or not all(isinstance(change, dict) for change in file['variants'].values()):
@@ -81,7 +90,7 @@ def read_runs(path: Path, seeds: list[int] | None) -> tuple[dict[str, Any], dict
         for seed in seeds or file['seeds']:
             name = re.sub(r'[^\w.]+', '-', f'{Path(file["output"]).name}_{variant}_s{seed}')
             runs[variant, seed] = merged(merged(base, file.get('change') or {}), change) | {'name': name, 'manual_seed': seed}
-    return file, runs
+    return runs
 
 
 def train(opt: dict[str, Any], folder: Path) -> str | None:
@@ -150,6 +159,7 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
     return '\n'.join(lines)
 
 
+@report_errors('interrupted; the same command goes on with the runs that are not finished.')
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,11 +168,7 @@ def main() -> int:
     parser.add_argument('--table', action='store_true', help='train nothing: write the table of the runs that are done')
     parser.add_argument('--seeds', type=int, nargs='+', help="instead of the file's")
     args = parser.parse_args()
-    try:
-        file, runs = read_runs(args.file.resolve(), args.seeds)
-    except OptionError as error:
-        print(f'error: {args.file}: {error}', file=sys.stderr)
-        return 2
+    file, runs = read_runs(args.file, args.seeds)
     os.chdir(ROOT)
     output = ROOT / file['output']
     (output / 'runs').mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 from ibmd_basicsr.checkpoints.conversion import export_half
-from ibmd_basicsr.utils.errors import CheckpointError, SaveError
+from ibmd_basicsr.cli.errors import report_errors
 
 
+@report_errors('interrupted; nothing was written.')
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,11 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('output', type=Path, help='file to write')
     parser.add_argument('--param_key', default='params_ema', help='which weights of the checkpoint (default: %(default)s)')
     args = parser.parse_args(arguments)
-    try:
-        digest = export_half(args.checkpoint, args.output, args.param_key)
-    except (CheckpointError, SaveError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return error.exit_code
+    digest = export_half(args.checkpoint, args.output, args.param_key)
     print(f'{args.output}: {args.output.stat().st_size:,} bytes, sha256 {digest}')
     return 0
 

@@ -26,6 +26,8 @@ import cv2
 import numpy as np
 import yaml
 
+from ibmd_basicsr.cli.errors import report_errors
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 # forks of a server that has imported torch: an attempt begins to train in a second
 FORKS = multiprocessing.get_context('forkserver')
@@ -33,6 +35,7 @@ LIMIT = 600.0
 """Seconds after which an attempt that neither trains nor ends is given up."""
 
 
+@report_errors('interrupted.')
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -24,6 +24,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ibmd_basicsr.cli.errors import report_errors
+from ibmd_basicsr.utils.errors import one_line
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -97,6 +100,7 @@ class FetchError(Exception):
     """A package or a file cannot be had; the message names it."""
 
 
+@report_errors('interrupted; the same command goes on.')
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=Path('weights/peers'), help='folder of the files (default: %(default)s)')
@@ -116,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f'error: {error}', file=sys.stderr)
         there = write_sources(args.out)
     except OSError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {one_line(error)}', file=sys.stderr)
         return 2
     print(f'{args.out}: {there} of {sum(len(package.files) for package in PACKAGES)} files')
     return 2 if problems else 0

@@ -28,6 +28,9 @@ from urllib.parse import unquote
 from PIL import Image
 from tqdm import tqdm
 
+from ibmd_basicsr.cli.errors import report_errors
+from ibmd_basicsr.utils.errors import one_line
+
 QUALITY = 95
 
 
@@ -88,6 +91,7 @@ class FetchError(Exception):
     """A package or a photograph cannot be had; the message names it."""
 
 
+@report_errors('interrupted; the same command goes on.')
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=Path('datasets/zoo/train'), help='folder of the photographs (default: %(default)s)')
@@ -101,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         problems = build(args.out, debs, args.keep)
         rows = write_manifest(args.out)
     except OSError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {one_line(error)}', file=sys.stderr)
         return 2
     megapixels = sum(int(width) * int(height) for width, height in (row.size.split('x') for row in rows)) / 1e6
     megabytes = sum((args.out / row.file).stat().st_size for row in rows) / 1e6

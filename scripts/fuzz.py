@@ -34,6 +34,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ibmd_basicsr.cli.errors import report_errors
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / 'tests' / 'fuzzing')]  # also for cases that the process sends here
 ROUND = 200
@@ -59,6 +61,7 @@ class Tally:
     faults: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
 
+@report_errors('interrupted; cases that went wrong were not kept.')
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -17,9 +17,12 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
+from ibmd_basicsr.cli.errors import report_errors
+
 TESTS = Path(__file__).resolve().parents[1] / 'tests'
 
 
+@report_errors('interrupted.')
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -32,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     from malformed.runner import run_case
     chosen = [case for case in all_cases() if not args.parts or any(part in case.name for part in args.parts)]
     if not chosen:
-        print(f'No case holds {" or ".join(args.parts)} in its name.', file=sys.stderr)
+        print(f'error: no case holds {" or ".join(args.parts)} in its name.', file=sys.stderr)
         return 2
     outcomes = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -21,9 +21,10 @@ from typing import Any
 import yaml
 
 from ibmd_basicsr.checkpoints.state_dict import load_params
+from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.compat.options import read_option_file
 from ibmd_basicsr.reporting.documents import PublishedTable, read_tables
-from ibmd_basicsr.utils.errors import CheckpointError, OptionError
+from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.files import file_digest
 from ibmd_basicsr.utils.option_check import check_keys
 
@@ -34,17 +35,14 @@ FACTS = {'data': 'training data', 'date': 'date', 'machine': 'machine', 'duratio
 OPTIONAL = (*FACTS, 'tags', 'training', 'training_note', 'training_logs', 'exported_from', 'limits', 'licence')
 
 
+@report_errors('interrupted; cards may be out of date (--check).')
 def main() -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', action='store_true', help='write nothing; exit code 1 if a card is out of date')
     args = parser.parse_args()
     folder = ROOT / 'weights' / 'cards'
-    try:
-        cards = make_cards()
-    except (OptionError, CheckpointError, OSError) as error:
-        print(f'error: {f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error}', file=sys.stderr)
-        return 2
+    cards = make_cards()
     stale = [name for name, text in cards.items() if not (folder / name).is_file() or (folder / name).read_text(encoding='utf-8') != text]
     orphans = sorted(path.name for path in folder.glob('*.md') if path.name not in cards)
     for name in orphans:

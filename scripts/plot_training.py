@@ -16,6 +16,10 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.backend_bases import FigureCanvasBase  # noqa: E402
+
+from ibmd_basicsr.cli.errors import report_errors  # noqa: E402
+from ibmd_basicsr.utils.errors import OptionError  # noqa: E402
 
 ITERATION = re.compile(r'iter:\s*([\d,]+)')
 TERM = re.compile(r'(\w+): (-?\d\.\d{4}e[+-]\d\d)\b')
@@ -28,7 +32,7 @@ def read_curves(log: Path) -> Curves:
     """Return (iteration, value) pairs of each term and metric; a metric belongs to the iteration logged before it."""
     curves: Curves = defaultdict(list)
     iteration = 0
-    for line in log.read_text(encoding='utf-8').splitlines():
+    for line in log.read_text(encoding='utf-8', errors='replace').splitlines():
         if found := ITERATION.search(line):
             iteration = int(found[1].replace(',', ''))
             pattern = TERM
@@ -57,22 +61,21 @@ def draw(runs: dict[str, Curves], output: Path) -> None:
     figure.savefig(output, dpi=110)
 
 
+@report_errors('interrupted.')
 def main() -> int:
-    """Run the command; 2 if a log cannot be read or holds no curve."""
+    """Run the command; 2 if a log cannot be read or holds no curve, or the picture is of an unknown kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('logs', nargs='+', type=Path, metavar='LOG')
     parser.add_argument('-o', '--output', type=Path, required=True, metavar='PNG')
     args = parser.parse_args()
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if args.output.suffix.removeprefix('.').lower() not in formats:
+        raise OptionError(f'-o {args.output}: unknown kind of picture {args.output.suffix!r}. Allowed: .{", .".join(sorted(formats))}.')
     runs = {}
     for log in args.logs:
-        try:
-            runs[log.stem] = read_curves(log)
-        except (OSError, UnicodeDecodeError) as error:
-            print(f'error: {log}: {error}', file=sys.stderr)
-            return 2
+        runs[log.stem] = read_curves(log)
         if not runs[log.stem]:
-            print(f'error: {log}: no line of it has the form of a BasicSR training log.', file=sys.stderr)
-            return 2
+            raise OptionError(f'{log}: no line of it has the form of a BasicSR training log.')
     draw(runs, args.output)
     print(f'{args.output}: {", ".join(dict.fromkeys(name for curves in runs.values() for name in curves))}')
     return 0

@@ -9,10 +9,14 @@ Either folder may be left out with what comes from it. Deterministic.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import skimage
 from PIL import Image
+
+from ibmd_basicsr.cli.errors import report_errors
+from ibmd_basicsr.utils.errors import DataError, OptionError
 
 TRAIN_BUDGIE = ('beacon-street-sunset', 'blue-periwinkle', 'canyon-wren', 'casa-mila', 'extreme-desert-hike', 'high-trestle-trail',
                 'lake-sherburne', 'perched-osprey', 'singaporean-cityscape')
@@ -36,18 +40,23 @@ def skimage_file(name: str) -> Path:
     return next(path for path in (folder / f'{name}.png', folder / f'{name}.jpg') if path.is_file())
 
 
-def main() -> None:
+@report_errors('interrupted; the folder is incomplete.')
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 2 if a photograph is missing or cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--budgie', type=Path, help='folder with the photographs of budgie-backgrounds')
     parser.add_argument('--lomiri', type=Path, help='folder with the photographs of lomiri-wallpapers-16.04')
     parser.add_argument('--out', type=Path, default=Path('datasets/photos'))
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    for option, folder in (('--budgie', args.budgie), ('--lomiri', args.lomiri)):
+        if folder and not folder.is_dir():
+            raise OptionError(f'{option} {folder}: no such folder.')
     for split in ('train', 'tune', 'test'):
         (args.out / split).mkdir(parents=True, exist_ok=True)
 
     if args.budgie:
         for name in TRAIN_BUDGIE:
-            photo = Image.open(args.budgie / f'{name}.jpg').convert('RGB')
+            photo = read_photo(args.budgie / f'{name}.jpg')
             photo = photo.resize((photo.width * 3 // 4, photo.height * 3 // 4), Image.Resampling.LANCZOS)
             save_photo(photo, args.out / 'train' / f'{name}.jpg')
         for crop, (name, left, top) in TEST_BUDGIE.items():
@@ -56,14 +65,30 @@ def main() -> None:
         for crop, (name, divisor, left, top) in TUNE_LOMIRI.items():
             save_crop(reduced(args.lomiri / f'{name}.jpg', divisor), left, top, args.out / 'tune' / f'{crop}.png')
     for name in TRAIN_SKIMAGE:
-        save_photo(Image.open(skimage_file(name)).convert('RGB'), args.out / 'train' / f'{name}.jpg')
+        save_photo(read_photo(skimage_file(name)), args.out / 'train' / f'{name}.jpg')
     for crop, (name, left, top) in TEST_SKIMAGE.items():
-        save_crop(Image.open(skimage_file(name)).convert('RGB'), left, top, args.out / 'test' / f'{crop}.png')
+        save_crop(read_photo(skimage_file(name)), left, top, args.out / 'test' / f'{crop}.png')
+    return 0
+
+
+def read_photo(path: Path) -> Image.Image:
+    """Return a photograph in RGB.
+
+    Raises:
+        OSError: it is not there, or may not be read.
+        DataError: it holds no picture, or half of one.
+    """
+    try:
+        return Image.open(path).convert('RGB')
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DataError(f'{path}: is no readable picture ({error}).') from error
 
 
 def reduced(path: Path, divisor: int) -> Image.Image:
     """Return a photograph at 1/divisor of its size, by Lanczos."""
-    photo = Image.open(path).convert('RGB')
+    photo = read_photo(path)
     return photo.resize((photo.width // divisor, photo.height // divisor), Image.Resampling.LANCZOS)
 
 
@@ -78,4 +103,4 @@ def save_crop(photo: Image.Image, left: int, top: int, path: Path) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -12,22 +12,24 @@ from pathlib import Path
 
 from PIL import Image
 
+from ibmd_basicsr.cli.errors import report_errors
+from ibmd_basicsr.utils.errors import DataError
 
-def main() -> int:
+
+@report_errors('interrupted; the folder is incomplete.')
+def main(arguments: list[str] | None = None) -> int:
     """Run the command; 2 if there is no photograph, or one of another size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--photos', type=Path, default=Path('datasets/photos/test'), help='folder of PNG files (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=Path('datasets/photos/test128'), help='where they go (default: %(default)s)')
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     files = sorted(args.photos.glob('*.png'))
     if not files:
-        print(f'error: {args.photos}: holds no PNG file.', file=sys.stderr)
-        return 2
-    photos = {file: Image.open(file).convert('RGB') for file in files}
+        raise DataError(f'{args.photos}: holds no PNG file.')
+    photos = {file: read_photo(file) for file in files}
     for file, photo in photos.items():
         if photo.size != (256, 256):
-            print(f'error: {file}: {photo.width}x{photo.height} pixels, expected 256x256.', file=sys.stderr)
-            return 2
+            raise DataError(f'{file}: {photo.width}x{photo.height} pixels, expected 256x256.')
     args.out.mkdir(parents=True, exist_ok=True)
     for file, photo in photos.items():
         for i in range(4):
@@ -35,6 +37,21 @@ def main() -> int:
             photo.crop((left, top, left + 128, top + 128)).save(args.out / f'{file.stem}_{i}.png', optimize=True)
     print(f'{args.out}: {4 * len(photos)} tiles')
     return 0
+
+
+def read_photo(path: Path) -> Image.Image:
+    """Return a photograph in RGB.
+
+    Raises:
+        OSError: it may not be read.
+        DataError: it holds no picture, or half of one.
+    """
+    try:
+        return Image.open(path).convert('RGB')
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DataError(f'{path}: is no readable picture ({error}).') from error
 
 
 if __name__ == '__main__':

@@ -34,8 +34,10 @@ from pathlib import Path
 
 import cv2
 
+from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.reporting.documents import SUMMARY, TABLE, cells, read_tables
 from ibmd_basicsr.reporting.pairs import Pair, Row, paired, read_rows, read_sets, set_difference
+from ibmd_basicsr.utils.errors import one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTOR = 20
@@ -52,6 +54,7 @@ SET_DIGITS = {'KD': 3, 'KID': 3}
 """Decimals of metrics of whole sets, by the first part of their names; others have one."""
 
 
+@report_errors('interrupted; the same command writes the rest.')
 def main() -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,7 +75,7 @@ def main() -> int:
                              + (', or publish the others alone with --only-present.' if present else '.'))
         filled = {document: fill(text, present) for document, text in texts.items()}
     except (OSError, ValueError) as error:
-        print(f'error: {f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error}', file=sys.stderr)
+        print(f'error: {one_line(error)}', file=sys.stderr)
         return 2
     for folder in missing:
         print(f'{folder}: not run here; its table, pictures and lines of summaries stay as they are.')

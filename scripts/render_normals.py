@@ -23,6 +23,8 @@ import numpy as np
 from numpy import ndarray
 from tqdm import tqdm
 
+from ibmd_basicsr.cli.errors import report_errors
+
 GAMMA = 2.2
 SUPERSAMPLING = 2
 LIGHT_SAMPLES = 8
@@ -458,6 +460,7 @@ def read_photographs(folder: Path) -> list[ndarray]:
     return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
 
 
+@report_errors('interrupted; the folder is incomplete.')
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 2 if there is no photograph to take textures from."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -469,11 +472,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--size', type=int, default=128, metavar='PIXELS', help='side of the pictures (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='other seeds, other rooms (default: %(default)s)')
     args = parser.parse_args(arguments)
-    try:
-        photographs = read_photographs(args.photos)
-    except FileNotFoundError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    photographs = read_photographs(args.photos)
     scenes = {'train': args.train, 'test': args.test, 'tune': args.tune}
     jobs = [(split, number) for split, count in scenes.items() for number in range(count)]
     for split, number in tqdm(jobs, unit='scene', dynamic_ncols=True):

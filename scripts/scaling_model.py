@@ -22,12 +22,12 @@ from typing import Any
 import torch
 
 from ibmd_basicsr import compat  # noqa: F401  (before basicsr)
+from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.compat.options import normalise_numbers, read_option_file
 from ibmd_basicsr.models.network_cost import Activations, NetworkSize, measure_network
 from ibmd_basicsr.models.option_rules import prepare_options
 from ibmd_basicsr.models.run_cost import FLOAT32, activations_per_turn, gpu_bytes, images_at_once, network_blocks
 from ibmd_basicsr.models.turns import DISCRIMINATOR, LEARN, SHARED, Pass, Turns, training_passes
-from ibmd_basicsr.utils.errors import OptionError
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = tuple(f'options/{name}.yml' for name in ('sr4x_s_bridge', 'sr4x_s_ibmd', 'paper/sr4x_bridge', 'paper/sr4x_ibmd'))
@@ -224,6 +224,7 @@ def _gib(number: float) -> str:
     return f'{number / 2**30:.2f}'
 
 
+@report_errors('interrupted.')
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see the head of this file."""
     default = Machines()
@@ -244,16 +245,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--check', action='store_true', help='compare predictions with one and two processes on this machine')
     parser.add_argument('--repeats', type=int, default=5, help='with --check: cycles that are measured (default: %(default)s)')
     args = parser.parse_args(arguments)
-    try:
-        if args.check:
-            sys.path.insert(0, str(Path(__file__).parent))
-            from scaling_check import check
-            print(check(args.repeats))
-            return 0
-        runs = [read_run(file) for file in args.opt]
-    except OptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    if args.check:
+        sys.path.insert(0, str(Path(__file__).parent))
+        from scaling_check import check
+        print(check(args.repeats))
+        return 0
+    runs = [read_run(file) for file in args.opt]
     for run in runs:
         for rate in args.tflops:
             machines = Machines(flops=rate * 1e12, per_node=args.per_node, intra=args.intra * 1e9, inter=args.inter * 1e9,

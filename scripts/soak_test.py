@@ -5,11 +5,11 @@
     python scripts/soak_test.py -opt options/jpeg10_bridge.yml --iterations 500 --every 50
 
 The run is `python -m ibmd_basicsr.train` with a validation and a checkpoint behind every N iterations. Resident memory (without mapped
-files) and open files of it and of its loader processes are read twice a second and gathered by period (N iterations, their validation and
-save). Early are the periods of the second fifth of the run, late those of the last: the first fifth fills caches. Compared are the means
-over early and over late periods of the median memory in a period and of what a twentieth of its readings exceed (the very largest is a
-matter of chance: peaks are shorter than the time between two readings), and the smallest number of open files in all early and in all late
-periods: what leaks a file stays above it, and a file that is just being written does not count. Linux.
+files) and open files of it and of its loader processes are read ten times a second and gathered by period (N iterations, their
+validation and save). Early are the periods of the second fifth of the run, late those of the last: the first fifth fills caches. Compared
+are the means over early and over late periods of the median memory in a period and of what a twentieth of its readings exceed (the very
+largest is a matter of chance: peaks are shorter than the time between two readings), and the smallest number of open files in all early and
+in all late periods: what leaks a file stays above it, and a file that is just being written does not count. Linux.
 
 exit codes: 0 memory grew by less than --limit and files not at all; 1 it did not, or the training failed; 2 the run is too short to say.
 """
@@ -26,6 +26,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ibmd_basicsr.cli.errors import report_errors
+from ibmd_basicsr.utils.errors import OptionError
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECONDS = 0.1
 """Between two readings."""
@@ -39,6 +42,7 @@ class Period:
     files: list[int] = field(default_factory=list)
 
 
+@report_errors('interrupted; nothing can be said of memory and files.')
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,8 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--force_yml', nargs='+', default=[], metavar='BLOCK:KEY=VALUE', help='change single values of the option file')
     args = parser.parse_args(arguments)
     if args.iterations < 10 * args.every:
-        print(f'error: --iterations {args.iterations} are fewer than ten times --every {args.every}: too few periods to compare')
-        return 2
+        raise OptionError(f'--iterations {args.iterations} are fewer than ten times --every {args.every}: too few periods to compare.')
     changes = ['name=soak_test', f'train:total_iter={args.iterations}', f'val:val_freq={args.every}', 'logger:print_freq=10',
                f'logger:save_checkpoint_freq={args.every}', 'logger:keep_checkpoints=2']
     if 'periods:' in args.opt.read_text(encoding='utf-8'):  # a schedule of cosines has to last as long as the run

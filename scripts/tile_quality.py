@@ -26,6 +26,7 @@ from basicsr.utils import tensor2img
 from tqdm import tqdm
 
 from ibmd_basicsr.benchmarks.tiles import agreement_by_place, near_seams
+from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.compat.options import read_options
 from ibmd_basicsr.models.recipes import recipe_from_options
 from ibmd_basicsr.reporting.comparison import device_name
@@ -41,6 +42,7 @@ BORDER = 4
 CPU = torch.device('cpu')
 
 
+@report_errors('interrupted.')
 def main() -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

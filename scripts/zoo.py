@@ -20,10 +20,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import yaml
 from tqdm import tqdm
 
+from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.compat.options import read_option_file
 from ibmd_basicsr.utils.errors import OptionError, SaveError, one_line
 from ibmd_basicsr.utils.option_check import check_keys
@@ -67,10 +68,20 @@ def read_recipes(path: Path) -> dict[str, Network]:
     """Return the networks of a recipe file by name.
 
     Raises:
-        OptionError: a key that is unknown or missing, a stage whose option file is missing, or an export of no stage.
+        OptionError: a key that is unknown or missing, a stage whose option file is missing, or an export of no stage. It begins
+            with ``path``.
     """
+    content = read_option_file(path)  # names the file itself
+    try:
+        return networks_of(content)
+    except OptionError as error:
+        raise OptionError(f'{path}: {error}') from error
+
+
+def networks_of(content: dict[str, Any]) -> dict[str, Network]:
+    """Return the networks of a recipe file's content by name."""
     networks = {}
-    for name, block in read_option_file(path).items():
+    for name, block in content.items():
         check_keys(name, block, ('about', 'stages', 'export'), ('about', 'stages'))
         stages = []
         for number, stage in enumerate(block['stages']):
@@ -142,6 +153,7 @@ def listing(networks: dict[str, Network]) -> str:
     return '\n'.join(lines)
 
 
+@report_errors('interrupted; the same command goes on.')
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,14 +164,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--export', type=Path, default=Path('results/zoo'), metavar='FOLDER', help='default: %(default)s')
     parser.add_argument('--recipes', type=Path, default=RECIPES, metavar='FILE.yml', help='default: options/zoo/recipes.yml')
     args = parser.parse_args(arguments)
-    try:
-        networks = read_recipes(args.recipes)
-        unknown = [name for name in args.names if name not in networks]
-        if unknown:
-            raise OptionError(f'no network {unknown[0]!r}. Known: {", ".join(networks)}.')
-    except (OptionError, OSError, yaml.YAMLError) as error:
-        print(f'error: {args.recipes}: {error}', file=sys.stderr)
-        return 2
+    networks = read_recipes(args.recipes)
+    unknown = [name for name in args.names if name not in networks]
+    if unknown:
+        raise OptionError(f'{args.recipes}: no network {unknown[0]!r}. Known: {", ".join(networks)}.')
     if args.list:
         print(listing(networks))
         return 0

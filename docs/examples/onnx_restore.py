@@ -5,10 +5,16 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+if len(sys.argv) < 4:
+    sys.exit(__doc__)
 model, source, target, seed = [*sys.argv[1:], '0'][:4]
-session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
+try:
+    with open(model, 'rb') as file, Image.open(source) as photo:
+        session = onnxruntime.InferenceSession(file.read(), providers=['CPUExecutionProvider'])
+        lq = np.asarray(photo.convert('RGB'), np.float32).transpose(2, 0, 1)[None] / 255
+except OSError as error:  # one of the two is not there, or the input is no picture
+    sys.exit(f'error: {error}')
 about = session.get_modelmeta().custom_metadata_map
-lq = np.asarray(Image.open(source).convert('RGB'), np.float32).transpose(2, 0, 1)[None] / 255
 inputs = {'lq': lq}
 if int(about['noise_channels']):  # another seed, another restoration
     scale, multiple = int(about['scale']), int(about['size_multiple'])

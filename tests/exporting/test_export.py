@@ -113,7 +113,7 @@ def test_example_restores_as_the_restorer(exported, tmp_path, monkeypatch):
 
 def test_example_is_short_and_needs_three_packages():
     lines = EXAMPLE.read_text().splitlines()
-    assert len(lines) <= 20
+    assert len(lines) <= 25
     assert [line.split()[1] for line in lines if line.startswith(('import', 'from'))] == ['sys', 'numpy', 'onnxruntime', 'PIL']
 
 

@@ -47,5 +47,6 @@ def test_high_is_what_a_twentieth_exceeds(soak):
 
 
 def test_too_few_periods_are_refused():
-    run = subprocess.run([sys.executable, str(SCRIPT), '--iterations', '100', '--every', '50'], capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stdout.count('\n')) == (2, 1) and 'error: --iterations 100' in run.stdout
+    run = subprocess.run([sys.executable, str(SCRIPT), '--iterations', '100', '--every', '50'], env=environment(), capture_output=True,
+                         text=True, check=False)
+    assert (run.returncode, run.stderr.count('\n')) == (2, 1) and 'error: --iterations 100' in run.stderr
