@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-MAPS = 20
-"""Feature maps of the first level's width that a pass of ADMUNet is taken to hold, float32: the 0.6 GiB that the nano student takes for
-1024x1024 pixels on a CPU (CHANGELOG.md) are 19. Not measured for other sizes; where it is wrong, smaller tiles follow an error."""
+MAPS = 26
+"""Feature maps of the first level's width that a pass of ADMUNet is taken to hold, float32: the 801 MiB that the nano student takes for
+1024x1024 pixels on a CPU (docs/bench/nano_cpu.md) are 25. Not measured for other sizes; where it is wrong, smaller tiles follow an error."""
 RESULT_BYTES = 60
 """Bytes of a pixel of a whole result: noise field, samples as read, as computed and as written, their file, and what the allocator keeps.
 Measured on 24 megapixels of 8 bits at scale 1: 53 (tests/restore/test_large_photo.py)."""
