@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from ibmd_basicsr.utils.errors import first_line, hint
+from ibmd_basicsr.utils.errors import exit_code, first_line, hint
 from ibmd_basicsr.utils.numbers import is_integer, is_number
 
 
@@ -32,3 +32,8 @@ def test_hint(name, end):
     (FileNotFoundError(2, 'No such file', 'x.png'), 'x.png: No such file')])
 def test_first_line(error, line):
     assert first_line(error) == line
+
+
+@pytest.mark.parametrize('kind', [FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError])
+def test_names_of_files_are_the_users_to_mend(kind):
+    assert exit_code(kind(1, 'reason', 'x.png')) == 2 and exit_code(OSError(5, 'Input/output error', 'x.png')) is None

@@ -1,13 +1,27 @@
-"""Values on command lines that several commands take: numbers within bounds, and the device. Loads no torch before it is needed."""
+"""Command lines: the parser of all commands, and values that several take. Loads no torch before it is needed."""
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ibmd_basicsr.utils.errors import OptionError, first_line
+from ibmd_basicsr.utils.errors import OptionError, first_line, printable
 
 if TYPE_CHECKING:
     import torch
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser of a command: its epilog is printed as it stands, and what is wrong with a command line is told in one line."""
+
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit code 2, without the usage, which is longer than a screen for some commands."""
+        self.exit(2, f'error: {printable(message.rstrip("."), 400)}; --help shows examples.\n')
 
 
 def _number(text: str, kind: type, least: float, what: str, most: float = float('inf')) -> int | float:
@@ -44,12 +58,30 @@ def jpeg_quality(text: str) -> int:
     return _number(text, int, 1, 'a JPEG quality, 1 to 100', most=100)
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of ``-o`` and see that files can be written there, before what they shall hold is computed.
+
+    Raises:
+        OptionError: there is a file, or nothing can be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OptionError(f'-o {folder}: is a file, or lies in one; name a folder.') from error
+    except OSError as error:
+        raise OptionError(f'-o {folder}: cannot be written to ({error.strerror}).') from error
+
+
 def find_device(name: str | None) -> torch.device:
     """Return the device that ``--device`` names; without a name a GPU if there is one, else the CPU.
 
     Raises:
-        OptionError: there is no such device, or it cannot be used.
+        OptionError: neither ``cpu``, ``cuda`` nor ``cuda:N``, or it cannot be used.
     """
+    if name is not None and not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise OptionError(f'--device: must be cpu, cuda or cuda:N, got {printable(repr(name))}.')
     import torch
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))

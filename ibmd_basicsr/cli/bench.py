@@ -1,7 +1,6 @@
 """``python -m ibmd_basicsr.bench``: iterations, samplers, data and memory, side by side with what they consist of."""
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 import tempfile
@@ -9,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ibmd_basicsr.cli.arguments import find_device
+from ibmd_basicsr.cli.arguments import CommandParser, find_device, prepare_folder
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import OptionError
@@ -45,10 +44,10 @@ outputs, in results/bench/SIZE_DEVICE or the folder of -o:
 exit codes: 0 done, whether targets are met or not; 1 a part failed; 2 wrong command line or data; 130 interrupted."""
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog='python -m ibmd_basicsr.bench', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        prog='python -m ibmd_basicsr.bench', epilog=EPILOG,
         description='Measure training and restoring against the bare network passes they consist of, and against other programs.')
     parser.add_argument('--size', choices=('nano', 's', 'adm256'), default='nano', help='networks and batches; default nano')
     parser.add_argument('--parts', nargs='+', choices=tuple(LETTERS), default=list(LETTERS), metavar='PART', help='default: all, a to j')
@@ -92,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     letters = sorted(set(args.parts))
     data = args.data or (PHOTOGRAPHS if PHOTOGRAPHS.is_dir() and not args.quick else None)
     output = args.output or Path('results/bench') / f'{size}_{device.type}'
+    prepare_folder(output)
     choices = TrainingChoices(gradient=args.gradient, amp=args.amp != 'false' and args.amp, compiled=args.compile,
                               channels_last={'true': True, 'false': False}.get(args.channels_last, 'auto'))
 

@@ -1,13 +1,12 @@
 """``python -m ibmd_basicsr.compare -opt FILE``: restorers side by side: quality, calls, FLOPs, seconds, pictures."""
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
 from pathlib import Path
 
-from ibmd_basicsr.cli.arguments import find_device
+from ibmd_basicsr.cli.arguments import CommandParser, find_device
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import OptionError
@@ -42,10 +41,10 @@ outputs, in the folder of the option file's `output` (relative to the project ro
 exit codes: 0 done; 1 a restorer failed, the others are in the table; 2 wrong command line, option file or images; 130 interrupted."""
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog='python -m ibmd_basicsr.compare', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        prog='python -m ibmd_basicsr.compare', epilog=EPILOG,
         description='Run several restorers on the same images and compare quality, network calls, FLOPs and time.')
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML), see options/compare/')
     parser.add_argument('-o', '--output', metavar='FOLDER', help="instead of the option file's output")

@@ -1,9 +1,9 @@
 """``python -m ibmd_basicsr.create_lmdb FOLDER OUTPUT.lmdb``: pack a folder of images into an LMDB that BasicSR reads."""
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from ibmd_basicsr.cli.arguments import CommandParser
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.errors import OptionError
 
@@ -21,10 +21,10 @@ without ending, in plain ASCII. OUTPUT.lmdb appears when it is complete; an inte
 exit codes: 0 done; 2 wrong command line, folder or image; 130 interrupted."""
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog='python -m ibmd_basicsr.create_lmdb', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        prog='python -m ibmd_basicsr.create_lmdb', epilog=EPILOG,
         description='Pack the images of a folder and its subfolders into an LMDB: one file that reads faster than thousands.')
     parser.add_argument('folder', metavar='FOLDER', type=Path, help='folder with images')
     parser.add_argument('output', metavar='OUTPUT.lmdb', type=Path, help='LMDB to make; must not exist')

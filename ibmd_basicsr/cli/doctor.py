@@ -1,13 +1,13 @@
 """``python -m ibmd_basicsr.doctor``: versions, devices, known problems of an installation, and a restoration whose result is known."""
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from ibmd_basicsr.cli.arguments import CommandParser
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.diagnosis import environment
 from ibmd_basicsr.diagnosis.findings import FAIL, WARN, Finding, collect
@@ -23,11 +23,10 @@ recorded one, on the CPU and on a GPU if there is one. Nothing is downloaded; no
 exit codes: 0 nothing failed (warnings may be there); 1 something failed; 130 interrupted."""
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(prog='python -m ibmd_basicsr.doctor', epilog=EPILOG,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     description='Look for what is wrong with this installation; a line each, with what to do about it.')
+    parser = CommandParser(prog='python -m ibmd_basicsr.doctor', epilog=EPILOG,
+                           description='Look for what is wrong with this installation; a line each, with what to do about it.')
     parser.add_argument('--json', action='store_true', help='print one JSON object instead of lines')
     return parser
 

@@ -1,11 +1,11 @@
 """``python -m ibmd_basicsr.export WEIGHTS -o FILE``: a student as safetensors or as an ONNX graph."""
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from ibmd_basicsr.cli.arguments import CommandParser
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.errors import OptionError
 
@@ -27,10 +27,10 @@ exit codes: 0 done; 2 wrong command line, option file or weights; 5 not written:
 PACKAGES = {'.safetensors': ('safetensors',), '.onnx': ('onnx', 'onnxruntime')}
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog='python -m ibmd_basicsr.export', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        prog='python -m ibmd_basicsr.export', epilog=EPILOG,
         description='Write a student as safetensors or as an ONNX graph, with what its user must know inside.')
     parser.add_argument('weights', metavar='WEIGHTS', help="BasicSR checkpoint, or the name of one in weights/")
     parser.add_argument('-o', '--output', required=True, type=Path, metavar='FILE', help='FILE.safetensors or FILE.onnx')

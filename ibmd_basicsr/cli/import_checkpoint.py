@@ -1,14 +1,13 @@
 """``python -m ibmd_basicsr.import_checkpoint FILE``: a published checkpoint of a bridge or of ADM into BasicSR's form."""
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ibmd_basicsr.cli.arguments import positive
+from ibmd_basicsr.cli.arguments import CommandParser, positive
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.importing.choices import ATTENTION_ORDERS, CONDITIONS, FAMILIES, SCHEDULES, ImportChoices
 from ibmd_basicsr.utils.errors import OptionError, SaveError, printable
@@ -34,10 +33,10 @@ exit codes: 0 done; 2 wrong command line or a file that does not fit; 130 interr
 ENDINGS = ('.pt', '.pth', '.ckpt', '.bin')
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog='python -m ibmd_basicsr.import_checkpoint', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        prog='python -m ibmd_basicsr.import_checkpoint', epilog=EPILOG,
         description='Turn a published checkpoint of I2SB, ADM, DDBM or DBIM into one of BasicSR and print the option blocks for it.')
     parser.add_argument('file', metavar='FILE', type=Path, help='published checkpoint')
     parser.add_argument('-o', '--output', metavar='OUT.pth', type=Path,

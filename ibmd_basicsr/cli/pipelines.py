@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ibmd_basicsr.cli.arguments import CommandParser
 from ibmd_basicsr.utils import ending
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import Interrupted, NonFiniteError, OptionError, exit_code, one_line
@@ -51,17 +52,17 @@ exit codes: 0 done; 2 wrong command line, option file, data or weights; 4 anothe
 }
 
 
-def make_parser(is_train: bool) -> argparse.ArgumentParser:
+def make_parser(is_train: bool) -> CommandParser:
     """Return the parser of a command: BasicSR's options, with a help text."""
     kind = 'train' if is_train else 'test'
-    parser = argparse.ArgumentParser(
-        prog=f'python -m ibmd_basicsr.{kind}', epilog=EPILOGS[kind], formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        prog=f'python -m ibmd_basicsr.{kind}', epilog=EPILOGS[kind],
         description='Train a bridge (BridgeModel) or distil one (IBMDModel) with BasicSR.' if is_train
         else 'Run a trained model on the test sets of an option file with BasicSR.')
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none',
                         help='how the processes of a run on several GPUs (or CPUs) were started: torchrun is "pytorch"')
-    parser.add_argument('--auto_resume', action='store_true',
+    parser.add_argument('--auto_resume', '--auto-resume', action='store_true',
                         help='continue from the newest readable state of this experiment' if is_train else argparse.SUPPRESS)
     if is_train:
         parser.add_argument('--dry-run', '--dry_run', action='store_true',

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ibmd_basicsr.cli.arguments import above_zero, find_device, jpeg_quality, pixels, positive
+from ibmd_basicsr.cli.arguments import CommandParser, above_zero, find_device, jpeg_quality, pixels, positive
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.allocator import keep_freed_memory
 from ibmd_basicsr.utils.errors import OptionError
@@ -43,10 +43,10 @@ exit codes: 0 done; 1 some images failed; 2 wrong command line, option file or w
 AUTO = 'auto'
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog='python -m ibmd_basicsr.restore', epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        prog='python -m ibmd_basicsr.restore', epilog=EPILOG,
         description='Restore photographs: remove the traces of JPEG, or enlarge four times.')
     parser.add_argument('inputs', nargs='*', metavar='INPUT', help='images, folders, patterns such as "*.jpg"; - for the standard input')
     parser.add_argument('-o', '--output', metavar='OUT', help='folder; for one image also a file, or - for the standard output')

@@ -57,7 +57,7 @@ class Interrupted(KeyboardInterrupt):
 
 def exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that is the user's to mend, None for a bug (which keeps its traceback)."""
-    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
+    if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)):
         return 2
     return getattr(error, 'exit_code', None)
 

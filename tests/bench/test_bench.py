@@ -189,9 +189,12 @@ def test_a_failing_process_is_named():
 
 @pytest.mark.parametrize('arguments, message', [(['--repeats', '0'], '--repeats must be at least 1, got 0'),
                                                 (['--data', 'nowhere'], '--data nowhere: no such folder'),
-                                                (['--device', 'abacus'], '--device abacus')])
+                                                (['--device', 'abacus'], "--device: must be cpu, cuda or cuda:N, got 'abacus'"),
+                                                (['--quick', '-o', 'file'], '-o file: is a file')])
 def test_wrong_command_lines(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file').write_text('mine')
+    monkeypatch.setattr(suite, 'PARTS', {})  # nothing is measured before they are refused
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 

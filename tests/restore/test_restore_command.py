@@ -265,7 +265,7 @@ def test_the_list_of_this_repository(restore):
     (['x.png', '-o', '-', '--samples', '2', '--task', 'jpeg'], 'the standard output takes one image, not 2'),
     (['x.png', '-o', 'out', '--suffix', '../up', '--task', 'jpeg'], "--suffix '../up': is part of a file name"),
     (['x.png', '-o', 'out', '--task', 'jpeg', '--precision', 'fp16'], "precision: 'fp16' needs a GPU"),
-    (['x.png', '-o', 'out', '--task', 'jpeg', '--device', 'abacus'], '--device abacus: '),
+    (['x.png', '-o', 'out', '--task', 'jpeg', '--device', 'abacus'], '--device: must be cpu, cuda or cuda:N'),
 ])
 def test_wrong_commands_end_with_two_and_write_nothing(arguments, message, restore, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
