@@ -37,8 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     if args.output.suffix != '.lmdb':
         raise OptionError(f'{args.output}: the name of an LMDB must end with .lmdb.')
-    if args.output.exists():
-        raise OptionError(f'{args.output}: exists already; remove it or choose another name.')
     if not args.folder.is_dir():
         raise FileNotFoundError(f'{args.folder}: no such folder.')
 

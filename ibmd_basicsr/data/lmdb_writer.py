@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import uuid
 from pathlib import Path
 
 from basicsr.utils.lmdb_util import LmdbMaker
@@ -24,7 +25,8 @@ def image_key(name: str) -> str:
 def create_lmdb(folder: Path, output: Path, progress: bool = True) -> int:
     """Write the images below ``folder`` to ``output`` with BasicSR's ``LmdbMaker`` and return their number.
 
-    The files go in as they are, after each has been decoded once; ``output`` appears when it is complete.
+    The files go in as they are, after each has been decoded once; ``output`` appears when it is complete. It is written under a hidden
+    name of its own, another one each time, so that two that make the same LMDB do not meet in it.
 
     Args:
         folder: images, also in subfolders.
@@ -32,9 +34,11 @@ def create_lmdb(folder: Path, output: Path, progress: bool = True) -> int:
         progress: show a bar.
 
     Raises:
-        OptionError: no image, or two images with one key.
+        OptionError: ``output`` exists, or came into being meanwhile; no image, or two images with one key.
         DataError: an image that cannot be decoded.
     """
+    if output.exists():
+        raise OptionError(f'{output}: exists already; remove it or choose another name.')
     names = list_images(folder)
     if not names:
         raise OptionError(f'{folder}: holds no image ({", ".join(EXTENSIONS)}).')
@@ -45,8 +49,7 @@ def create_lmdb(folder: Path, output: Path, progress: bool = True) -> int:
             raise OptionError(f'{folder}: {keys[key]} and {name} would share the key {key!r}; rename one.')
         keys[key] = name
 
-    partial = output.with_name(f'.{output.stem}.partial.lmdb')
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = output.with_name(f'.{output.stem[:40]}.{uuid.uuid4().hex[:8]}.partial.lmdb')
     output.parent.mkdir(parents=True, exist_ok=True)
     map_size = sum((folder / name).stat().st_size + 2 * PAGE for name in names) + 2**24
     try:
@@ -57,7 +60,15 @@ def create_lmdb(folder: Path, output: Path, progress: bool = True) -> int:
                 maker.put(content, key, decode_image(content, str(folder / name)).shape)
         finally:
             maker.close()
-        partial.rename(output)
+        _rename(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return len(names)
+
+
+def _rename(partial: Path, output: Path) -> None:
+    try:
+        partial.rename(output)
+    except OSError as error:
+        reason = 'has come into being meanwhile; nothing was written' if output.exists() else f'cannot be written ({error.strerror})'
+        raise OptionError(f'{output}: {reason}.') from error

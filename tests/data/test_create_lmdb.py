@@ -7,7 +7,8 @@ from tiny import command, make_photos
 
 from ibmd_basicsr.cli.create_lmdb import main
 from ibmd_basicsr.data import lmdb_writer
-from ibmd_basicsr.data.lmdb_writer import image_key
+from ibmd_basicsr.data.lmdb_writer import create_lmdb, image_key
+from ibmd_basicsr.utils.errors import OptionError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -90,12 +91,41 @@ def test_folder_of_the_output_is_made(tmp_path, run):
     assert everything(tmp_path / 'new' / 'er') == ['out.lmdb', 'out.lmdb/data.mdb', 'out.lmdb/lock.mdb', 'out.lmdb/meta_info.txt']
 
 
-def test_what_a_killed_run_left_is_swept_away(tmp_path, run):
+def test_two_that_make_one_lmdb_do_not_meet(tmp_path, monkeypatch):
+    """A second one runs from its start to its end while the first decodes its second image: the first is refused, the second is whole."""
+    make_photos(tmp_path / 'first', count=3)
+    make_photos(tmp_path / 'second', count=2)
+    out, decode, seen = tmp_path / 'out.lmdb', lmdb_writer.decode_image, []
+
+    def decode_with_company(content, path):
+        seen.append(path)
+        if len(seen) == 2:
+            assert create_lmdb(tmp_path / 'second', out, progress=False) == 2
+        return decode(content, path)
+
+    monkeypatch.setattr(lmdb_writer, 'decode_image', decode_with_company)
+    with pytest.raises(OptionError, match=f'^{out}: has come into being meanwhile; nothing was written.$'):
+        create_lmdb(tmp_path / 'first', out, progress=False)
+    assert (out / 'meta_info.txt').read_text().splitlines() == ['photo_0.png (40,48,3) 1', 'photo_1.png (40,48,3) 1']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['first', 'out.lmdb', 'second']
+
+
+def test_from_python_an_existing_one_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     make_photos(tmp_path / 'in', count=1)
-    (tmp_path / '.out.partial.lmdb').mkdir()
-    (tmp_path / '.out.partial.lmdb' / 'data.mdb').write_bytes(b'half')
-    assert run(tmp_path / 'in', tmp_path / 'out.lmdb') == (0, [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out.lmdb']
+    (tmp_path / 'out.lmdb').mkdir()
+    monkeypatch.setattr(lmdb_writer, 'list_images', None)
+    with pytest.raises(OptionError, match='out.lmdb: exists already; remove it or choose another name.'):
+        create_lmdb(tmp_path / 'in', tmp_path / 'out.lmdb')
+
+
+def test_a_place_that_cannot_be_renamed_to_is_one_line(tmp_path, monkeypatch):
+    make_photos(tmp_path / 'in', count=1)
+
+    def refuse(self, target):
+        raise OSError(18, 'Invalid cross-device link', str(self))
+    monkeypatch.setattr(lmdb_writer.Path, 'rename', refuse)
+    with pytest.raises(OptionError, match=r'out.lmdb: cannot be written \(Invalid cross-device link\).$'):
+        create_lmdb(tmp_path / 'in', tmp_path / 'out.lmdb', progress=False)
 
 
 def refuse(run, root, *arguments) -> str:
