@@ -21,7 +21,7 @@ from ibmd_basicsr.models.network_cost import CPU_ATTENTION
 from ibmd_basicsr.reporting.ncnn_peer import build_ncnn, find_bin
 from ibmd_basicsr.reporting.peers import InputRestorer, build_arch, build_spandrel
 from ibmd_basicsr.reporting.pictures import ImageSet, Picture, load_image_sets
-from ibmd_basicsr.reporting.quality import Metric, SetQuality, measure, read_metrics
+from ibmd_basicsr.reporting.quality import Metric, SetQuality, measure, read_image, read_metrics
 from ibmd_basicsr.reporting.results import ResultStore, fingerprint
 from ibmd_basicsr.reporting.rows import Row
 from ibmd_basicsr.utils.errors import one_line
@@ -197,10 +197,7 @@ class Comparison:
         missing = {metric: key for metric, key in self.image_metrics.items() if record['measured'].get(metric.key) != key}
         if not missing:
             return record
-        image = cv2.imread(str(path))
-        if image is None:
-            raise OSError(f'{path}: cannot be read.')
-        record = record | measure(image, tensor2img(picture.gt), missing)
+        record = record | measure(read_image(path), tensor2img(picture.gt), missing)
         record['measured'] = record['measured'] | {metric.key: key for metric, key in missing.items()}
         self.store.add(record)
         return record

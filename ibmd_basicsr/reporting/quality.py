@@ -16,7 +16,7 @@ from ibmd_basicsr.metrics.features import FeatureExtractor, build_extractor
 from ibmd_basicsr.metrics.jackknife import deal_out
 from ibmd_basicsr.metrics.set_metrics import SET_METRIC_REGISTRY
 from ibmd_basicsr.reporting.results import fingerprint
-from ibmd_basicsr.utils.errors import OptionError, one_line
+from ibmd_basicsr.utils.errors import DataError, OptionError, one_line
 from ibmd_basicsr.utils.files import file_digest
 from ibmd_basicsr.utils.option_check import check_keys, option_parameters
 
@@ -136,6 +136,18 @@ def _try_metric(kind: str, options: dict[str, Any], of_sets: bool, path: str) ->
     return None
 
 
+def read_image(file: Path) -> np.ndarray:
+    """Read a restored image, (H, W, 3), BGR, uint8.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    image = cv2.imread(str(file))
+    if image is None:
+        raise DataError(f'{file}: cannot be read; delete it, and the same command makes it again.')
+    return image
+
+
 def measure(image: np.ndarray, truth: np.ndarray, metrics: Iterable[Metric]) -> dict[str, float | None]:
     """Return metrics of a restored image, each on 8-bit BGR (H, W, 3) as the host's validation computes them.
 
@@ -188,6 +200,9 @@ class SetQuality:
         """Return the value of ``metric`` for the images in ``files``; None where the set has fewer than two.
 
         Whole images: no border is left out.
+
+        Raises:
+            DataError: an image cannot be read.
         """
         if len(self.truths) < 2:
             return None
@@ -196,17 +211,20 @@ class SetQuality:
         built = self._built[metric.key]
         built.reset()
         for file in files:
-            built.update(cv2.imread(str(file)))
+            built.update(read_image(file))
         return float(built.compute())
 
     def leave_out(self, metric: Metric, files: Iterable[Path]) -> list[float]:
         """Return the value of ``metric`` without each group of images of :func:`~ibmd_basicsr.metrics.jackknife.deal_out`.
 
         A group is left out of the restored and of the true images.
+
+        Raises:
+            DataError: an image cannot be read.
         """
         groups, values = deal_out(self.photographs), []
         extractor = self._extractor(metric.options)
-        features = [extractor(cv2.imread(str(file))) for file in files] if groups else []  # read once, not once a group
+        features = [extractor(read_image(file)) for file in files] if groups else []  # read once, not once a group
         for group in groups:
             kept = [i for i in range(len(self.truths)) if i not in group]
             built = self._build(metric, [self.truths[i] for i in kept])

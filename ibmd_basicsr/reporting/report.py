@@ -17,7 +17,7 @@ from ibmd_basicsr.reporting.grid import Cell, picture_grid
 from ibmd_basicsr.reporting.html_report import Report, ReportImage, ReportOptions, TestSet, write_html
 from ibmd_basicsr.reporting.peers import InputRestorer
 from ibmd_basicsr.reporting.pictures import ImageSet, Picture
-from ibmd_basicsr.reporting.quality import METRICS, Metric
+from ibmd_basicsr.reporting.quality import METRICS, Metric, read_image
 from ibmd_basicsr.reporting.tables import Column, markdown_table, mean, median, write_csv
 
 SET_KEYS = ('dataset', 'row', 'metric', 'left_out', 'value')
@@ -135,7 +135,7 @@ def _draw_grid(comparison: Comparison, image_set: ImageSet) -> Path:
     rows = []
     for number, picture in enumerate(image_set.pictures[:options.get('images', 6)]):
         values = [complete[name][number]['lpips'] for name in names]
-        cells = [Cell(cv2.imread(str(comparison.image_path(image_set, name, picture.name))), f'LPIPS {value:.3f}', value == min(values))
+        cells = [Cell(read_image(comparison.image_path(image_set, name, picture.name)), f'LPIPS {value:.3f}', value == min(values))
                  for name, value in zip(names, values)]
         rows.append([*cells, Cell(tensor2img(picture.gt), picture.name)])
     grid = picture_grid(rows, [*names, 'ground truth'], crop=options.get('crop', 96), zoom=options.get('zoom', 3))

@@ -15,7 +15,7 @@ def fingerprint(*parts: Any) -> str:
 class ResultStore:
     """Results by (data set, row, image), appended to a file as soon as they are there.
 
-    The newest line of each counts. A last line that an interruption cut off is ignored.
+    The newest line of each counts. Lines that are no results are ignored, such as a last one that an interruption cut off.
 
     Args:
         path: the ``.jsonl`` file; made with its folder when it is not there.
@@ -34,7 +34,8 @@ class ResultStore:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            self._records[_place(record)] = record
+            if _is_record(record):
+                self._records[_place(record)] = record
         if text and not text.endswith('\n'):
             with path.open('a') as file:
                 file.write('\n')
@@ -53,3 +54,10 @@ class ResultStore:
 
 def _place(record: dict[str, Any]) -> tuple[str | None, str, str | None]:
     return record.get('dataset'), record['row'], record['image']  # earlier versions knew one data set alone
+
+
+def _is_record(content: Any) -> bool:
+    """Tell whether what a line holds can be a result: the file may have been edited or damaged."""
+    texts = ('row', 'fingerprint')
+    return isinstance(content, dict) and 'image' in content and all(isinstance(content.get(key), str) for key in texts) and all(
+        isinstance(content.get(key), (str, type(None))) for key in ('dataset', 'image'))

@@ -128,6 +128,17 @@ def test_second_run_computes_only_what_changed(bench, tmp_path):
     assert len(read_csv(tmp_path / 'out/results.csv')) == 4
 
 
+def test_a_damaged_picture_is_named_and_made_again_without_it(bench, tmp_path):
+    bench(plan())
+    picture = tmp_path / 'out/images/student/photo_1.png'
+    picture.write_bytes(b'')
+    code, _, err, _ = bench(plan())
+    assert code == 2 and err.splitlines()[-1].endswith('images/student/photo_1.png: cannot be read; delete it, and the same command makes '
+                                                       'it again.')
+    picture.unlink()
+    assert bench(plan())[0] == 0 and cv2.imread(str(picture)) is not None
+
+
 def test_broken_row_is_reported_and_the_others_done(bench, tmp_path):
     (tmp_path / 'teacher.pth').unlink()
     code, out, err, calls = bench(plan())

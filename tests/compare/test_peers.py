@@ -29,7 +29,7 @@ from ibmd_basicsr.reporting.peers import PeerRestorer, build_arch, build_spandre
 from ibmd_basicsr.reporting.pictures import load_pictures
 from ibmd_basicsr.reporting.quality import read_metrics
 from ibmd_basicsr.reporting.rows import KEYS, ROW_KEYS, TILE_PAD, read_rows
-from ibmd_basicsr.utils.errors import CheckpointError, OptionError
+from ibmd_basicsr.utils.errors import CheckpointError, DataError, OptionError
 
 COMPACT = {'type': 'SRVGGNetCompact', 'num_feat': 8, 'num_conv': 1, 'upscale': 4}
 ARCHS = {
@@ -480,6 +480,20 @@ def test_distances_of_the_same_features_share_their_passes(tmp_path, monkeypatch
         others.update(restored[2])
         assert shared.leave_out(metric, files)[1] == others.compute()
         assert sum(passes) == (6 if kind == 'FrechetDistance' else 0) + 7  # those of `own` and `others`
+
+
+@pytest.mark.parametrize('damage', ['missing', 'empty'])
+@pytest.mark.parametrize('method', ['measure', 'leave_out'])
+def test_a_picture_that_set_metrics_cannot_read_is_named(method, damage, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    files = [tmp_path / f'{name}.png' for name in 'abc']
+    for file in files[::2]:
+        cv2.imwrite(str(file), image)
+    if damage == 'empty':
+        files[1].write_bytes(b'')
+    metric = quality.Metric(key='x', type='KernelDistance', title='x', digits=4, better='lower', options={'device': 'cpu'}, of_sets=True)
+    with pytest.raises(DataError, match=f'^{files[1]}: cannot be read; delete it, and the same command makes it again.$'):
+        getattr(quality.SetQuality([image] * 3, ['a', 'b', 'c']), method)(metric, files)
 
 
 def test_set_metrics_need_two_images(run, tmp_path):

@@ -1,4 +1,6 @@
 """The parts of reports: store, table, grid."""
+import json
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,15 @@ def test_store_survives_a_line_that_was_cut_off(tmp_path):
     assert store.get('d', 'r', 'j', 'f') is None
     store.add({'dataset': 'd', 'row': 'r', 'image': 'j', 'fingerprint': 'f', 'psnr': float('inf')})
     assert ResultStore(path).get('d', 'r', 'j', 'f')['psnr'] == float('inf')
+
+
+def test_store_passes_over_lines_that_are_no_results(tmp_path):
+    path = tmp_path / 'results.jsonl'
+    record = {'dataset': 'd', 'row': 'r', 'image': 'i', 'fingerprint': 'f'}
+    lines = ['3', 'null', '[]', '"row"', '{"row": "r"}', '{"row": "r", "image": "i"}', json.dumps(record | {'dataset': []}),
+             json.dumps(record | {'row': {}}), json.dumps(record | {'fingerprint': 3})]
+    path.write_text('\n'.join([*lines, json.dumps(record), *lines]) + '\n')
+    assert ResultStore(path).get('d', 'r', 'i', 'f') == record
 
 
 def test_store_knows_changed_origins_and_can_forget(tmp_path):
