@@ -53,7 +53,7 @@ def make_parser() -> CommandParser:
     parser.add_argument('-r', '--recursive', action='store_true', help='also the folders below a folder')
     parser.add_argument('--list', action='store_true', help='print the networks that are there, and end')
     network = parser.add_argument_group('network')
-    network.add_argument('--task', metavar='TASK', help='sr4x, jpeg, ... (--list); default: jpeg for JPEG files, others are refused')
+    network.add_argument('--task', metavar='TASK', help='jpeg or sr4x (--list); default: jpeg for JPEG files, others are refused')
     network.add_argument('--weights', metavar='NAME|FILE.pth', help='a network of --list, or with -opt a file')
     network.add_argument('-opt', metavar='FILE', help='option file of a network of your own, for training or testing')
     network.add_argument('--zoo', metavar='DIR', help='folder that holds weights/ and options/; default: the repository')
@@ -76,7 +76,9 @@ def make_parser() -> CommandParser:
     machine.add_argument('--tile', type=pixels, metavar='N',
                          help='side of tiles without their halo, in pixels of the input; 0: whole images; default: tiles of the size that '
                               'the network was trained on, smaller where memory is short')
-    machine.add_argument('--halo', type=pixels, metavar='N', help='pixels around a tile; default: an eighth of its side')
+    machine.add_argument('--halo', type=pixels, metavar='N',
+                         help='around tiles, in pixels of the input, whatever --tile says; default: an eighth of the size that the network '
+                              'was trained on, 32 pixels of the result (8 of the input for x4)')
     machine.add_argument('--batch', type=positive, default=1, metavar='N', help='tiles at a time, faster on GPUs; default 1')
     machine.add_argument('--precision', choices=PRECISIONS, default='fp32',
                          help='of the network; auto: bf16 where the machine is faster with it; default fp32')
@@ -208,13 +210,13 @@ def _make_engine(args: argparse.Namespace, recipes: list[Recipe], device: torch.
 
 def _print_list(zoo: str | None) -> None:
     from ibmd_basicsr.models.recipes import recipes_in
-    from ibmd_basicsr.restoring.zoo import find_zoo
+    from ibmd_basicsr.restoring.zoo import find_zoo, is_offered
     root = find_zoo(zoo)
     rows = [('name', 'task', 'steps', 'scale', 'what')]
     for recipe in recipes_in(root / 'weights').values():
         remark = f' (takes {recipe.takes}, not by this command)' if recipe.takes else ''
         remark = remark if recipe.weights.is_file() else ' (file missing)'
-        rows.append((recipe.name, recipe.task or '-', str(recipe.steps), f'x{recipe.scale}', recipe.title + remark))
+        rows.append((recipe.name, recipe.task if is_offered(recipe) else '-', str(recipe.steps), f'x{recipe.scale}', recipe.title + remark))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

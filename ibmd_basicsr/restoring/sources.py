@@ -79,16 +79,23 @@ def find_sources(inputs: Sequence[str], recursive: bool, output: Path | None, pl
         recursive: also the images in folders below folders.
         output: folder that is not searched, if it lies below one that is.
         plan: gets failures and notes.
+
+    Raises:
+        OptionError: an empty name, as of a variable that is not set.
     """
+    if '' in inputs:
+        raise OptionError('INPUT: is an empty name; "." is the working directory.')
     sources = []
     for given in inputs:
         path = Path(given)
         if given == STREAM:
             sources.append(Source(None, PurePath('stdin')))
         elif path.is_dir():
+            before = len(plan.failures)
             found = list(_search(path, path, recursive, output, plan))
             sources += found
-            if not found:
+            unread = any(name == printable(path, 400) for name, _ in plan.failures[before:])
+            if not found and not unread:
                 hint = '.' if recursive else '; --recursive looks below.'
                 plan.failures.append((printable(given, 400), f'no images in this folder{hint}'))
         elif os.path.lexists(path) or not glob.has_magic(given):

@@ -105,12 +105,13 @@ def write_atomically(data: bytes, path: Path, overwrite: bool) -> None:
     """Write by :func:`~ibmd_basicsr.utils.files.replace_file`; folders are made.
 
     Raises:
-        ImageError: the file has come into being meanwhile and shall not be replaced, or it cannot be written.
+        ImageError: the file has come into being meanwhile and shall not be replaced, or it cannot be written; the message names it.
     """
+    shown = printable(path, 400)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda file: file.write(data), overwrite=overwrite)
     except SaveError as error:
-        raise ImageError(str(error).removeprefix(f'{path}: ')) from error
+        raise ImageError(f'{shown} {str(error).removeprefix(f"{path}: ")}') from error
     except OSError as error:
-        raise ImageError(f'cannot be written ({error.strerror or error}).') from error
+        raise ImageError(f'{shown} cannot be written ({error.strerror or error}).') from error

@@ -9,6 +9,9 @@ from ibmd_basicsr.models.recipes import CARDS, Recipe
 from ibmd_basicsr.utils.errors import OptionError, printable
 from ibmd_basicsr.utils.project import REPOSITORY
 
+OF_PHOTOGRAPHS = ('jpeg', 'sr')
+"""What the tasks of networks that take a photograph begin with; of others, such as those that take edges, a photograph becomes nonsense."""
+
 
 def find_zoo(given: str | None) -> Path:
     """Return the folder that holds ``weights/cards.yml`` and ``options/``: ``given``, else the repository, else the working directory.
@@ -27,16 +30,21 @@ def find_zoo(given: str | None) -> Path:
                       'own.')
 
 
+def is_offered(recipe: Recipe) -> bool:
+    """Tell whether a network is for a task that can be asked for: from a photograph, and nothing else, to a photograph."""
+    return recipe.task.startswith(OF_PHOTOGRAPHS) and not recipe.takes
+
+
 def recipes_for_task(recipes: Mapping[str, Recipe], task: str) -> list[Recipe]:
     """Return the students for a task whose files are there.
 
     Raises:
         OptionError: there is none.
     """
-    known = [recipe for recipe in recipes.values() if recipe.is_student and not recipe.takes]
+    known = [recipe for recipe in recipes.values() if recipe.is_student and is_offered(recipe)]
     found = [recipe for recipe in known if recipe.task == task]
     if not found:
-        tasks = sorted({recipe.task for recipe in known} - {''})
+        tasks = sorted({recipe.task for recipe in known})
         raise OptionError(f'--task {printable(task)}: no student for it; there are some for {", ".join(tasks) or "no task"}.')
     present = [recipe for recipe in found if recipe.weights.is_file()]
     if not present:

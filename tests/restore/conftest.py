@@ -16,6 +16,7 @@ def zoo(tmp_path_factory):
                 val={'sampler': {'type': 'ancestral', 'steps': 2}})
     add_network(zoo, 'sr2x_tiny_student', degradation={'type': 'sr', 'scale': 2, 'kernel': 'bicubic'}, scale=2)
     add_network(zoo, 'inpaint_tiny_student', degradation={'type': 'inpaint', 'mask': 'center'})
+    add_network(zoo, 'edges_tiny_student', degradation={'type': 'edges'})
     return zoo
 
 

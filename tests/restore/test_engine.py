@@ -1,9 +1,12 @@
 """The engine: what networks get and give, tiles and memory, choice of networks."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tiny_zoo import picture
 
+from ibmd_basicsr.cli.restore import make_parser
 from ibmd_basicsr.models.recipes import recipes_in
 from ibmd_basicsr.restoring import engine as engine_module
 from ibmd_basicsr.restoring.engine import Engine
@@ -50,6 +53,15 @@ def test_all_sizes_modes_and_depths(enlarger):
                 restored = enlarger.restore(Photo(colour, alpha), enlarger.recipes[0], 'a')
                 assert restored.colour.shape == (2 * height, 2 * width, channels) and restored.colour.dtype == dtype
                 assert alpha is None or (restored.alpha.shape == (2 * height, 2 * width) and restored.alpha.dtype == dtype)
+
+
+@pytest.mark.parametrize('scale, tile, halo', [(1, 0, 0), (1, 96, 32), (1, 192, 32), (4, 24, 8), (4, 48, 8), (4, 500, 8)])
+def test_the_halo_is_what_the_help_says(scale, tile, halo, recipes):
+    """Whatever the side of the tiles: 32 pixels of the result where a network was trained on 256."""
+    recipe = replace(recipes['jpeg10_tiny_student'], scale=scale, size=256)
+    assert engine(tile=tile)._tiles(Photo(picture(40, 40)), recipe, print) == (tile, halo)
+    text = ' '.join(make_parser().format_help().split())
+    assert 'an eighth of the size that the network was trained on, 32 pixels of the result (8 of the input for x4)' in text
 
 
 def test_grey_is_the_luma_of_the_colour_result(enlarger):

@@ -144,7 +144,28 @@ def test_a_result_that_cannot_be_written(restore, photos, tmp_path):
     code, told, errors = restore(photos, '-o', out, '-r', '--overwrite')
     assert code == 1 and tree(out) == ['b.png', 'sub'] and told.splitlines()[-1].startswith('1 restored, 2 failed')
     assert errors.splitlines() == [f'error: {photos}/a.jpg: would be written to {out}/a.png, which is a folder.',
-                                   f'error: {photos}/sub/c.jpeg: cannot be written (File exists).']
+                                   f'error: {photos}/sub/c.jpeg: {out}/sub/c.png cannot be written (File exists).']
+
+
+def test_a_result_that_came_into_being_meanwhile_is_named(restore, photos, tmp_path, monkeypatch):
+    original = engine_module.Engine.restore
+
+    def overtaken(self, *arguments, **options):
+        (tmp_path / 'out').mkdir()
+        (tmp_path / 'out' / 'a.png').write_text('of another run')
+        return original(self, *arguments, **options)
+    monkeypatch.setattr(engine_module.Engine, 'restore', overtaken)
+    code, _, errors = restore(photos / 'a.jpg', '-o', tmp_path / 'out')
+    assert code == 1 and errors == f'error: {photos}/a.jpg: {tmp_path}/out/a.png exists already.\n'
+    assert (tmp_path / 'out' / 'a.png').read_text() == 'of another run'
+
+
+def test_a_folder_that_cannot_be_read_is_one_error(restore, photos, tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, 'Permission denied', str(folder))
+    monkeypatch.setattr(os, 'listdir', refuse)
+    code, told, errors = restore(photos, '-o', tmp_path / 'out')
+    assert code == 1 and errors == f'error: {photos}: Permission denied.\n' and told == f'0 restored, 1 failed: {photos}\n'
 
 
 def test_samples(restore, photos, tmp_path):
@@ -238,7 +259,8 @@ def test_the_list(restore):
     lines = told.splitlines()
     assert code == 0 and lines[0].split() == ['name', 'task', 'steps', 'scale', 'what']
     assert re.fullmatch(r'sr2x_tiny_student +sr2x +1 +x2 +the sr2x_tiny_student', lines[4])
-    assert lines[5].endswith('(takes a mask, not by this command)')
+    assert re.fullmatch(r'inpaint_tiny_student +- +1 .*\(takes a mask, not by this command\)', lines[5])
+    assert re.fullmatch(r'edges_tiny_student +- +1 +x1 +the edges_tiny_student', lines[6])
 
 
 def test_the_list_of_this_repository(restore):
@@ -250,6 +272,8 @@ def test_the_list_of_this_repository(restore):
 @pytest.mark.parametrize('arguments, message', [
     (['-o', 'out'], 'INPUT is missing'),
     (['x.png'], '-o OUT is missing'),
+    (['x.png', '', '-o', 'out', '--task', 'jpeg'], 'INPUT: is an empty name; "." is the working directory.'),
+    (['x.png', '-o', 'out', '--task', 'edges'], '--task edges: no student for it; there are some for jpeg, sr2x.'),
     (['x.png', '-o', 'out', '--task', 'sr8x'], '--task sr8x: no student for it; there are some for jpeg, sr2x.'),
     (['x.png', '-o', 'out', '--task', 'jpeg', '--weights', 'sr2x_tiny'], '--task chooses a network, and so do'),
     (['x.png', '-o', 'out', '--weights', 'jpeg10_tyni'], "--weights jpeg10_tyni: no such network, did you mean 'jpeg10_tiny"),
