@@ -4,7 +4,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ibmd_basicsr.cli.arguments import CommandParser, find_device
 from ibmd_basicsr.cli.errors import report_errors
@@ -66,25 +68,40 @@ def main(arguments: list[str] | None = None) -> int:
     if args.limit is not None and args.limit < 1:
         raise OptionError(f'--limit must be at least 1, got {args.limit}.')
     output = Path(args.output).resolve() if args.output else None
-    os.chdir(project_root(option_file))
+    if output is not None and output.exists() and not output.is_dir():
+        raise OptionError(f'-o {args.output}: is a file; name a folder.')
+    start, root = Path.cwd(), project_root(option_file)
+    os.chdir(root)
     keep_freed_memory()
 
     from ibmd_basicsr.compat.options import read_options
     from ibmd_basicsr.reporting.comparison import Comparison
     from ibmd_basicsr.reporting.report import write_report
-    from ibmd_basicsr.reporting.rows import read_rows
-    opt = read_options(option_file)
+    from ibmd_basicsr.reporting.rows import read_rows, replace_steps
+    opt, notes = read_options(option_file), []
+    _refuse_other_commands(opt, args.opt)
     try:
-        rows = read_rows(opt, args.steps)
+        if args.steps:
+            opt, notes = replace_steps(opt, args.steps)
+        rows = read_rows(opt)
     except OptionError as error:
         raise OptionError(f'{args.opt}: {error}') from error
     device = find_device(args.device)
     try:
-        comparison = Comparison(opt, rows, output=output or Path(opt['output']), device=device, limit=args.limit, fresh=args.fresh)
+        comparison = Comparison(opt, rows, output=output or root / opt['output'], device=device, limit=args.limit, fresh=args.fresh)
     except OptionError as error:
         raise OptionError(f'{args.opt}: {error}') from error
+    for note in notes:
+        print(f'note: {note}', file=sys.stderr)
     failures = comparison.run()
-    print(write_report(comparison, command, failures))
+    print(write_report(comparison, command, failures, start))
     if failures:  # each was told when it failed
         print(f'{len(failures)} of {len(rows)} restorers failed: {", ".join(failures)}')
     return 1 if failures else 0
+
+
+def _refuse_other_commands(opt: Mapping[str, Any], given: str) -> None:
+    """Tell in one line what would be an unknown key each."""
+    if 'restorers' not in opt and 'model_type' in opt:
+        command = 'train' if 'train' in opt else 'test'
+        raise OptionError(f'{given}: is an option file for python -m ibmd_basicsr.{command}; for comparing: options/compare/.')

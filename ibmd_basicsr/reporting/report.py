@@ -24,13 +24,14 @@ SET_KEYS = ('dataset', 'row', 'metric', 'left_out', 'value')
 """Columns of sets.csv."""
 
 
-def write_report(comparison: Comparison, command: str, failures: dict[str, str]) -> str:
+def write_report(comparison: Comparison, command: str, failures: dict[str, str], start: Path) -> str:
     """Write results.csv, summary.csv, sets.csv, table.md, the picture grids and report.html; return the text for the terminal.
 
     Args:
         comparison: after its run.
         command: what was typed, for the footer.
         failures: rows that failed; a set's means of a row that failed halfway are left out.
+        start: where it was typed: paths below are told relative to it.
     """
     image_keys = [metric.key for metric in comparison.image_metrics]
     keys = ('dataset', 'row', 'image', 'photograph', *RESTORED_KEYS, *image_keys, *ORIGIN_KEYS)
@@ -47,14 +48,15 @@ def write_report(comparison: Comparison, command: str, failures: dict[str, str])
     lines = [f'# {comparison.opt["name"]}', '', table, '', *_notes(comparison, command)]
     lines += [f'* **{name} failed**: {message}' for name, message in failures.items()]
     (comparison.output / 'table.md').write_text('\n'.join(lines) + '\n', encoding='utf-8')
-    places = [f'table:    {comparison.output / "table.md"}']
+    places = [('table', comparison.output / 'table.md')]
     for image_set in comparison.sets:
         if image_set.complete():
-            places.append(f'pictures: {_draw_grid(comparison, image_set)}')
+            places.append(('pictures', _draw_grid(comparison, image_set)))
     if any(means.values()):
         _write_page(comparison, command, failures, means)
-        places.append(f'report:   {comparison.output / "report.html"}')
-    return '\n'.join([table, '', *places, ''])
+        places.append(('report', comparison.output / 'report.html'))
+    shown = [f'{f"{kind}:":9} {path.relative_to(start) if path.is_relative_to(start) else path}' for kind, path in places]
+    return '\n'.join([table, '', *shown, ''])
 
 
 def _set_records(comparison: Comparison) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,8 @@ class Row:
         raise FileNotFoundError(f'no weight file: {" or ".join(self.weights)} not found.')
 
 
-def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
+def read_rows(opt: dict[str, Any]) -> list[Row]:
     """Check the option file and return its rows, one for each number of steps.
-
-    Args:
-        opt: the option file.
-        steps: replaces the ``steps`` of the teachers' rows that list several. ``few_step`` students keep their own: they know only the
-            steps that they were trained with.
 
     Raises:
         OptionError: unknown or missing keys, values that network, bridge or sampler refuse, a sampler that does not fit its bridge, names
@@ -89,20 +85,47 @@ def read_rows(opt: dict[str, Any], steps: list[int] | None = None) -> list[Row]:
         raise OptionError('restorers: must be a list of rows with a name and a kind.')
     rows = []
     for number, block in enumerate(opt['restorers']):
-        if steps and _takes_other_steps(block):
-            block = block | {'steps': steps}
         rows += _read_row(block, f'restorers[{number}]', opt)
     names = [row.name for row in rows]
     for name in names:
         if names.count(name) > 1:
             raise OptionError(f'restorers: the name {name!r} is given twice.')
-    named = {'speed_reference': [opt['speed_reference']] if opt.get('speed_reference') else [],
-             'grid.columns': (opt.get('grid') or {}).get('columns') or []}
-    for key, values in named.items():
+    for key, values in _named_rows(opt).items():
         for value in values:
             if value not in names:
                 raise OptionError(f'{key}: no row {value!r}. Names of restorers: {", ".join(names)}.')
     return rows
+
+
+def _named_rows(opt: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return which rows the option file names elsewhere, by key."""
+    return {'speed_reference': [opt['speed_reference']] if opt.get('speed_reference') else [],
+            'grid.columns': (opt.get('grid') or {}).get('columns') or []}
+
+
+def replace_steps(opt: dict[str, Any], steps: Sequence[int]) -> tuple[dict[str, Any], list[str]]:
+    """Return the option file with other ``steps`` in the teachers' rows that list several, and notes for the user.
+
+    ``few_step`` students keep their own: they know only the steps that they were trained with. Where ``speed_reference`` or
+    ``grid.columns`` name rows that are gone by this, they lose them, with a note each.
+
+    Raises:
+        OptionError: as :func:`read_rows`, of the file as it was or of the new rows.
+    """
+    before = {row.name for row in read_rows(opt)}
+    changed = opt | {'restorers': [block | {'steps': list(dict.fromkeys(steps))} if _takes_other_steps(block) else block
+                                   for block in opt['restorers']]}
+    bare = {key: value for key, value in changed.items() if key not in ('speed_reference', 'grid')}
+    gone, named = before - {row.name for row in read_rows(bare)}, _named_rows(opt)
+    notes = []
+    if gone.intersection(named['speed_reference']):
+        changed['speed_reference'] = None
+        notes.append(f'--steps: no row {opt["speed_reference"]} (speed_reference), so no column of speed.')
+    lost = [name for name in named['grid.columns'] if name in gone]
+    if lost:
+        changed['grid'] = opt['grid'] | {'columns': [name for name in named['grid.columns'] if name not in gone]}
+        notes.append(f'--steps: no rows {", ".join(lost)} (grid.columns), so no pictures of them in the grid.')
+    return changed, notes
 
 
 def _check_values(opt: dict[str, Any]) -> None:

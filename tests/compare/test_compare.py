@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -234,8 +235,56 @@ def test_steps_on_the_command_line_replace_lists(bench):
     code, out, _, log = bench(plan(), '--steps', '1', '4')
     assert code == 0 and '| teacher@1 ' in out and 'teacher@2' not in out
     assert set(log) == {1, 4}
-    code, _, err, _ = bench(plan(), '--steps', '2')
-    assert code == 2 and "speed_reference: no row 'teacher@4'" in err
+
+
+@pytest.mark.parametrize('steps, rows, notes', [
+    (['2', '4', '2'], ['teacher@2', 'teacher@4'], []),
+    (['1', '4'], ['teacher@1', 'teacher@4'], ['note: --steps: no rows teacher@2 (grid.columns), so no pictures of them in the grid.']),
+    (['1'], ['teacher@1'], ['note: --steps: no row teacher@4 (speed_reference), so no column of speed.',
+                            'note: --steps: no rows teacher@2, teacher@4 (grid.columns), so no pictures of them in the grid.'])])
+def test_steps_take_rows_away_that_are_named_elsewhere(steps, rows, notes, bench, tmp_path):
+    columns = ['input', 'teacher@2', 'teacher@4', 'student']
+    code, out, err, _ = bench(plan(grid={'crop': 24, 'zoom': 2, 'columns': columns}), '--steps', *steps)
+    assert code == 0 and [line for line in err.splitlines() if 'note' in line] == notes
+    assert [line.split()[1] for line in out.splitlines()[2:] if line.startswith('| ')] == ['input', *rows, 'student']
+    assert ('speed (x teacher@4)' in out) == ('teacher@4' in rows)
+    kept = [name for name in columns if not name.startswith('teacher') or name in rows]
+    assert cv2.imread(str(tmp_path / 'out/grid.png')).shape[1] == 28 + (len(kept) + 1) * 54 - 6
+
+
+@pytest.mark.parametrize('changes, steps, message', [
+    ({'speed_reference': 'techer@4'}, '4', "speed_reference: no row 'techer@4'"),
+    ({'grid': {'columns': ['inptu']}}, '4', "grid.columns: no row 'inptu'"),
+    ({}, '0', 'sampler.steps must be a positive integer, got 0')])
+def test_steps_do_not_hide_what_is_wrong(changes, steps, message, bench):
+    code, _, err, calls = bench(plan(**changes), '--steps', steps)
+    assert code == 2 and calls == [] and len(err.splitlines()) == 1 and message in err
+
+
+def test_a_file_is_no_folder_for_results(bench, tmp_path):
+    (tmp_path / 'mine.png').write_text('mine')
+    code, _, err, calls = bench(plan(), '-o', 'mine.png')
+    assert code == 2 and calls == [] and err == 'error: -o mine.png: is a file; name a folder.\n'
+
+
+@pytest.mark.parametrize('block, command', [({'train': {}}, 'train'), ({}, 'test')])
+def test_option_files_of_other_commands_are_told(block, command, bench):
+    code, _, err, _ = bench({'name': 'x', 'model_type': 'IBMDModel', 'datasets': {}, **block})
+    assert code == 2 and len(err.splitlines()) == 1
+    assert err.endswith(f'options/tiny.yml: is an option file for python -m ibmd_basicsr.{command}; for comparing: options/compare/.\n')
+
+
+@pytest.mark.parametrize('output', [[], ['-o', 'mine']])
+def test_paths_are_told_from_where_the_command_was_typed(output, bench, tmp_path, monkeypatch):
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    code, out, _, _ = bench(plan(), *output)
+    told = dict(line.split(': ', 1) for line in out.splitlines() if line.startswith(('table', 'pictures', 'report')))
+    monkeypatch.chdir(elsewhere)  # the command works in the project root
+    assert code == 0 and set(told) == {'table', 'pictures', 'report'}
+    for path in told.values():
+        assert Path(path.strip()).is_file() and Path(path.strip()).is_absolute() == (not output)
 
 
 def test_help_has_an_example_and_loads_no_torch():
