@@ -38,6 +38,7 @@ def make_parser() -> CommandParser:
                         help='option file of its training or test; default: what cards.yml beside the weights names')
     parser.add_argument('--param_key', help="which weights of the checkpoint; default: the option file's path.param_key_g, else params_ema")
     parser.add_argument('--steps', type=int, choices=(1,), help='export a student of several steps as it runs in one')
+    parser.add_argument('--overwrite', action='store_true', help='replace FILE if it exists')
     parser.add_argument('--licence', help='instead of what cards.yml says')
     return parser
 
@@ -54,6 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
         raise OptionError(f"-o {args.output}: needs {', '.join(missing)}: pip install 'ibmd_basicsr[export]'.")
     if not args.output.resolve().parent.is_dir():
         raise OptionError(f'-o {args.output}: no such folder.')
+    if args.output.is_dir():
+        raise OptionError(f'-o {args.output}: is a folder.')
+    if args.output.exists() and not args.overwrite:
+        raise OptionError(f'-o {args.output}: exists already; --overwrite replaces it.')
 
     from ibmd_basicsr.exporting.student import read_student
     from ibmd_basicsr.models.recipes import find_weights, recipe_from_options, recipe_of_weights

@@ -112,7 +112,7 @@ def _bridge_block(found: Imported) -> str:
 
 def _check_paths(file: Path, output: Path, overwrite: bool) -> None:
     if not file.is_file():
-        raise FileNotFoundError(f'{file}: no such file.')
+        raise OptionError(f'{file}: {"is a folder, name the file in it" if file.is_dir() else "no such file"}.')
     if output.exists() and output.samefile(file):
         raise OptionError(f'{output}: is the file to import; choose another name with -o.')
     if output.exists() and not overwrite:

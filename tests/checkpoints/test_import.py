@@ -378,7 +378,7 @@ def test_damaged_files(tmp_path, capsys):
         path.write_bytes(content)
         assert said in refused(capsys, path, *HEADS)
     assert 'no such file' in refused(capsys, tmp_path / 'missing.pt')
-    assert 'no such file' in refused(capsys, tmp_path)
+    assert f'{tmp_path}: is a folder, name the file in it' in refused(capsys, tmp_path)
 
 
 def without(state, *keys):

@@ -126,6 +126,16 @@ def test_safetensors_hold_the_weights_bit_for_bit(exported, run, tmp_path):
     assert about['source_sha256'] == file_digest(exported / 'student.pth') and about['scale'] == '4'
 
 
+def test_an_existing_file_is_replaced_only_if_told(exported, run, tmp_path):
+    file = tmp_path / 'a.safetensors'
+    file.write_text('mine')
+    given = (exported / 'student.pth', '-opt', exported / 'options/tiny.yml', '-o')
+    assert run(*given, file) == (2, [f'error: -o {file}: exists already; --overwrite replaces it.']) and file.read_text() == 'mine'
+    assert run(*given, file, '--overwrite') == (0, []) and file.stat().st_size > 1000
+    (tmp_path / 'b.onnx').mkdir()
+    assert run(*given, tmp_path / 'b.onnx', '--overwrite') == (2, [f'error: -o {tmp_path}/b.onnx: is a folder.'])
+
+
 def test_shipped_students_are_known_by_name():
     weights = find_weights('sr4x_nano_student', [REPOSITORY / 'weights'])
     about = read_student(recipe_of_weights(weights)).about
