@@ -1,6 +1,7 @@
 """``python -m ibmd_basicsr.export WEIGHTS -o FILE``: a student as safetensors or as an ONNX graph."""
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,9 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
         raise OptionError(f'-o {args.output}: exists already; --overwrite replaces it.')
 
     from ibmd_basicsr.exporting.student import read_student
+    from ibmd_basicsr.models.known_weights import misuse
     from ibmd_basicsr.models.recipes import find_weights, recipe_from_options, recipe_of_weights
     weights = find_weights(args.weights)
     recipe = recipe_from_options(args.opt, weights, args.param_key) if args.opt else recipe_of_weights(weights, args.param_key)
+    warning = misuse(recipe.weights, recipe.task, recipe.scale, str(args.opt)) if args.opt else None
+    if warning:
+        print(f'warning: {warning}', file=sys.stderr)
     student = read_student(recipe.with_steps(args.steps) if args.steps else recipe)
     if args.licence:
         student = replace(student, about=student.about | {'licence': args.licence})

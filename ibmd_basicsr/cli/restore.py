@@ -171,6 +171,7 @@ def _checked_suffix(suffix: str) -> str:
 
 def _find_recipes(args: argparse.Namespace) -> list[Recipe]:
     """Return the networks that the command line names; several for JPEG files, whose quality decides."""
+    from ibmd_basicsr.models.known_weights import misuse
     from ibmd_basicsr.models.recipes import recipe_from_options, recipes_in
     from ibmd_basicsr.restoring.zoo import find_zoo, recipes_for_task
     if args.task and (args.weights or args.opt):
@@ -179,6 +180,9 @@ def _find_recipes(args: argparse.Namespace) -> list[Recipe]:
         if args.weights and not Path(args.weights).is_file():
             raise OptionError(f'--weights {args.weights}: no such file.')
         recipe = recipe_from_options(args.opt, args.weights)
+        warning = misuse(recipe.weights, recipe.task, recipe.scale, args.opt)
+        if warning:
+            print(f'warning: {warning}', file=sys.stderr)
     elif args.weights and (Path(args.weights).suffix == '.pth' or os.sep in args.weights):
         raise OptionError(f'--weights {args.weights}: a file needs the options of its network, too: -opt FILE.yml.')
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from basicsr.archs import build_network
@@ -17,7 +18,9 @@ from ibmd_basicsr.checkpoints.state_dict import load_strictly, widen_entrance
 from ibmd_basicsr.models.bridge_model import BridgeModel
 from ibmd_basicsr.models.builders import build_frozen_network
 from ibmd_basicsr.models.extras import Extras
+from ibmd_basicsr.models.known_weights import misuse
 from ibmd_basicsr.models.real_pairs import RealPairs, scale_target
+from ibmd_basicsr.models.recipes import task_of
 from ibmd_basicsr.models.student_options import StudentOptions
 from ibmd_basicsr.models.turns import BRIDGE, Turns
 from ibmd_basicsr.utils.endpoints import x_0_to_gt
@@ -65,6 +68,9 @@ class IBMDModel(BridgeModel):
         options = self.opt['teacher']
         self.teacher = self.switches.prepare(
             build_frozen_network(options['network'], options['weights'], options.get('param_key', 'params_ema'), self.device))
+        warning = misuse(Path(options['weights']), task_of(self.opt), self.opt['scale'], 'this training')
+        if warning:
+            get_root_logger().warning(f'teacher.weights: {warning}')
         self._build_bridge_network()
         self.extras = Extras(self.opt['train'], self.device) if Extras.wanted(self.opt['train']) else None
         self.net_d = self._build_discriminator() if self.extras is not None and self.extras.gan is not None else None

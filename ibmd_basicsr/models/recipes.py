@@ -247,18 +247,28 @@ def _check_blocks(opt: Mapping[str, Any], file: Path | str) -> None:
 
 def _about_images(opt: Mapping[str, Any], file: Path | str) -> dict[str, Any]:
     """Return what the data sets of an option file tell: task, quality, size and masked of a :class:`Recipe`."""
-    blocks = [block for block in (opt.get('datasets') or {}).values() if isinstance(block, dict)]
-    degradation = next((block['degradation'] for block in blocks if isinstance(block.get('degradation'), dict)), {})
+    blocks, degradation = _data_sets(opt), _degradation(opt)
     kind, quality = str(degradation.get('type', '')), degradation.get('quality')
     size = next((block['gt_size'] for block in blocks if 'gt_size' in block), USUAL_SIZE)
     for key, value in (('gt_size', size), ('degradation.quality', quality)):
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 1):
             raise OptionError(f'{file}: {key} must be a number from 1, got {value!r}.')
     masked = 'inpaint' in kind or opt['bridge'].get('hole', 'keep') != 'keep' or any('dataroot_mask' in block for block in blocks)
-    return {'task': _task(kind, degradation), 'quality': quality, 'size': max(size, 64), 'masked': masked}
+    return {'task': task_of(opt), 'quality': quality, 'size': max(size, 64), 'masked': masked}
 
 
-def _task(kind: str, degradation: Mapping[str, Any]) -> str:
+def _data_sets(opt: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [block for block in (opt.get('datasets') or {}).values() if isinstance(block, dict)]
+
+
+def _degradation(opt: Mapping[str, Any]) -> dict[str, Any]:
+    return next((block['degradation'] for block in _data_sets(opt) if isinstance(block.get('degradation'), dict)), {})
+
+
+def task_of(opt: Mapping[str, Any]) -> str:
+    """Return the task of an option file by the first degradation of its data sets; empty if there is none."""
+    degradation = _degradation(opt)
+    kind = str(degradation.get('type', ''))
     if kind != 'sr':
         return kind
     pooled = degradation.get('kernel', 'bicubic') != 'bicubic'
