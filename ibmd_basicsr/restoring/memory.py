@@ -10,7 +10,7 @@ import torch
 
 MAPS = 26
 """Feature maps of the first level's width that a pass of ADMUNet is taken to hold, float32: the 801 MiB that the nano student takes for
-1024x1024 pixels on a CPU (docs/bench/nano_cpu.md) are 25. Not measured for other sizes; where it is wrong, smaller tiles follow an error."""
+1024x1024 pixels on a CPU (docs/bench/nano_cpu.md) are 25. Not measured for other sizes; where it is wrong, smaller tiles follow."""
 RESULT_BYTES = 60
 """Bytes of a pixel of a whole result: noise field, samples as read, as computed and as written, their file, and what the allocator keeps.
 Measured on 24 megapixels of 8 bits at scale 1: 53 (tests/restore/test_large_photo.py)."""
