@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from ibmd_basicsr.compat.distributed import DIST_PARAMS, check_dist_params, init_dist
-from ibmd_basicsr.compat.safe_yaml import OptionLoader
+from ibmd_basicsr.compat.safe_yaml import OptionLoader, load_options
 from ibmd_basicsr.utils.ending import note_states
 from ibmd_basicsr.utils.errors import OptionError, hint, printable
 from ibmd_basicsr.utils.numbers import is_integer
@@ -39,7 +39,7 @@ _descriptions: dict[str, str] = {}  # option file -> its options with all defaul
 
 
 def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
-    """Read an option file.
+    """Read an option file; blocks that it names by aliases are copies.
 
     Raises:
         OptionError: missing, longer than :data:`LONGEST` or not text, not YAML (with line and column), or not a mapping at its top level.
@@ -56,7 +56,7 @@ def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
     except OSError as error:
         raise OptionError(f'{path}: cannot read the option file ({error.strerror or error}).') from error
     try:
-        opt = yaml.load(text, Loader=OptionLoader)  # a SafeLoader
+        opt = load_options(text)
     except yaml.YAMLError as error:
         mark = getattr(error, 'problem_mark', None)
         place = f'{path}:{mark.line + 1}:{mark.column + 1}' if mark else str(path)

@@ -199,6 +199,18 @@ def test_networks_with_classes_need_labels(tmp_path):
                                   for phase in ('train', 'val')]
 
 
+def test_a_forced_value_changes_no_block_written_alike(tmp_path, monkeypatch):
+    """YAML's aliases stand for one block in Python; here each is a block of its own."""
+    opt = options(tmp_path, 'IBMDModel')
+    opt['train']['optim_g'] = opt['train']['optim_bridge'] = dict(opt['train']['optim_g'], betas=[0.9, 0.99])
+    file = write(tmp_path, opt)
+    assert '*id001' in file.read_text()
+    monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(file), '--force_yml', 'train:optim_g:lr=5e-5'])
+    train = host_options.parse_options(str(tmp_path), prepare=prepare_options)[0]['train']
+    assert train['optim_g']['lr'] == 5e-5 and train['optim_bridge']['lr'] == 1e-3
+    assert train['optim_g']['betas'] is not train['optim_bridge']['betas']
+
+
 def test_what_is_filled_in(tmp_path, monkeypatch):
     opt = parse(tmp_path, options(tmp_path, 'IBMDModel', num_gpu='auto'), monkeypatch, '--force_yml', 'train:optim_g:lr=1e-2')
     assert opt['train']['optim_g']['lr'] == 1e-2
