@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ibmd_basicsr.utils import ending
 from ibmd_basicsr.utils.allocator import keep_freed_memory
-from ibmd_basicsr.utils.errors import Interrupted, NonFiniteError, OptionError, exit_code, one_line
+from ibmd_basicsr.utils.errors import InputError, Interrupted, NonFiniteError, OptionError, exit_code, one_line
 from ibmd_basicsr.utils.project import find_option_file, project_root
 
 PLUGIN_PACKAGES = ('archs', 'data', 'losses', 'metrics', 'models')
@@ -90,7 +91,8 @@ def main(is_train: bool) -> int:
         if code is None or args.debug:
             raise
         # every rank meets a wrong option, but a file may be missing on one machine only
-        _print_error(one_line(error), args, everywhere=not isinstance(error, (OptionError, NonFiniteError)))
+        everywhere = isinstance(error, InputError) or not isinstance(error, (OptionError, NonFiniteError))
+        _print_error(one_line(error), args, everywhere)
         return code
     return 0
 
@@ -113,7 +115,13 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
         return
     from ibmd_basicsr.models.option_rules import prepare_options
     from ibmd_basicsr.models.resolved_options import describe_run
-    compat.install(prepare_options, describe_run)
+    from ibmd_basicsr.models.run_inputs import check_inputs
+
+    def prepare(opt: dict[str, Any], auto_gpu: bool) -> None:
+        prepare_options(opt, auto_gpu)
+        check_inputs(opt)
+
+    compat.install(prepare, describe_run)
     from ibmd_basicsr.compat.interruption import STOP
     from ibmd_basicsr.compat.run_folder import RUN_FOLDER
     from ibmd_basicsr.compat.workers import naming_images

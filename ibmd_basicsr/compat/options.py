@@ -209,7 +209,7 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
     try:
         prepare(opt, asked == 'auto')
     except OptionError as error:
-        raise OptionError(f'{given.opt}: {error}') from error
+        raise type(error)(f'{given.opt}: {error}') from error
     note_states(opt['path'].get('training_states'))
     description = describe(opt) if is_train else None
     if description is not None:

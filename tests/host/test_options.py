@@ -101,7 +101,7 @@ def test_good_options_pass(model, tmp_path):
     ({'val__metrics__psnr__better': 'lower'}, "val.metrics.psnr.better: higher is better for calculate_psnr, got 'lower'"),
     ({'val__metrics__fd': {'type': 'FrechetDistance', 'better': 'higher'}}, 'lower is better for FrechetDistance'),
     ({'val__metrics__fd': {'type': 'FrechetDistance', 'weigths': 'x'}}, "val.metrics.fd: unknown key 'weigths', did you mean 'weights'?"),
-    ({'val__metrics__fd': {'type': 'FrechetDistance', 'reference': 'nowhere'}}, 'val.metrics.fd.reference: nowhere: no such file'),
+    ({'val__metrics__fd': {'type': 'FrechetDistance', 'reference': 'nowhere'}}, '/nowhere: no such file or folder'),
     ({'val__metrics__kd': {'type': 'KernelDistance', 'reference': 'stats.npz'}}, 'val.metrics.kd.reference: a kernel distance needs'),
     ({'val__metrics__kd': {'type': 'KernelDistance', 'features': 'inception'}}, 'val.metrics.kd: features inception: FID'),
     ({'val__metrics__lpips': {'type': 'calculate_lpips', 'weights': 'x.pth'}}, 'val.metrics.lpips: x.pth: no such weight file'),
