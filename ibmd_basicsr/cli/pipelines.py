@@ -84,7 +84,7 @@ def main(is_train: bool) -> int:
         _print_error(one_line(stop), args, everywhere=False)
         return stop.exit_code
     except KeyboardInterrupt:
-        _print_error('interrupted; --auto_resume continues from the last saved state.' if is_train else 'interrupted.', args, False)
+        _print_error(f'interrupted{ending.how_to_go_on()}.', args, everywhere=False)
         return 130
     except Exception as error:
         code = exit_code(error)

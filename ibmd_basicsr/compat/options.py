@@ -112,7 +112,8 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> dict[str, An
             path.append(key)
             if not isinstance(block, dict) or not isinstance(block.get(key), dict):
                 known = block if isinstance(block, dict) else ()
-                raise OptionError(f'--force_yml {entry!r}: the option file has no block {":".join(path)!r}{hint(key, known)}')
+                raise OptionError(f'--force_yml {entry!r}: the option file has no block {":".join(path)!r}{hint(key, known)} '
+                                  'Values are changed in blocks that it has; write new blocks into the file.')
             block = block[key]
         key, value = entry.partition('=')[0].strip().split(':')[-1], entry.partition('=')[2].strip()
         if not re.fullmatch(r'[\w.-]+', key):
@@ -125,6 +126,27 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> dict[str, An
             raise OptionError(f'--force_yml {entry!r}: a value is text, a number or a list of numbers and quoted text, '
                               f'got {value!r}.') from error
     return opt
+
+
+def check_purpose(file: str, raw: dict[str, Any], is_train: bool) -> None:
+    """Refuse the option file of another command, which has other blocks.
+
+    Raises:
+        OptionError: it is one; with its command, and where those of this command are.
+    """
+    datasets = raw['datasets'] if isinstance(raw.get('datasets'), dict) else {}
+    kinds = {str(phase).partition('_')[0] for phase in datasets}
+    if 'restorers' in raw and not datasets:
+        command = 'compare'
+    elif 'train' in raw and 'train' in kinds and 'test' not in kinds:
+        command = 'train'
+    elif 'test' in kinds and 'train' not in raw and 'train' not in kinds:
+        command = 'test'
+    else:
+        return
+    if command != ('train' if is_train else 'test'):
+        here = 'training: options/NAME_bridge.yml, options/NAME_ibmd.yml' if is_train else 'tests: options/test/NAME.yml'
+        raise OptionError(f'{file}: is an option file for `python -m ibmd_basicsr.{command}`; for {here}.')
 
 
 def check_host_options(file: str, raw: dict[str, Any], is_train: bool) -> None:
@@ -186,6 +208,7 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
     parser.add_argument('--force_yml', nargs='+')
     given, _ = parser.parse_known_args()
     raw = read_option_file(given.opt)
+    check_purpose(given.opt, raw, is_train)
     forced_options = check_forced(given.force_yml, raw)
     check_host_options(given.opt, raw, is_train)
     check_host_options(given.opt, forced_options, is_train)
