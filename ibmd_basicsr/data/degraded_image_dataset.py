@@ -13,14 +13,11 @@ from torch.utils.data import Dataset
 
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.utils.errors import DataError, OptionError
-from ibmd_basicsr.utils.image_files import decode_image, image_size
-from ibmd_basicsr.utils.image_sets import EXTENSIONS, list_images, without_ending
-from ibmd_basicsr.utils.lmdb_files import list_keys, list_sizes, read_value
+from ibmd_basicsr.utils.image_files import decode_image
+from ibmd_basicsr.utils.image_sets import EXTENSIONS, list_images, small_images, without_ending
+from ibmd_basicsr.utils.lmdb_files import list_keys, read_value
 from ibmd_basicsr.utils.option_check import check_keys
 from ibmd_basicsr.utils.seeding import derive_seed
-
-HEADERS = 10_000
-"""Of so many images :meth:`DegradedImageDataset.small_images` reads the headers: some seconds."""
 
 
 @DATASET_REGISTRY.register()
@@ -157,16 +154,9 @@ class DegradedImageDataset(Dataset):
     def small_images(self) -> list[str]:
         """Return the images that are smaller than :attr:`smallest`, each as ``PATH (WIDTHxHEIGHT)``, by their headers or the LMDB's list.
 
-        Of more than :data:`HEADERS` images at most as many are looked at, from all over the list. Files without a size are left to reading.
+        See :func:`~ibmd_basicsr.utils.image_sets.small_images`.
         """
-        listed = list_sizes(self.root) if self.backend == 'lmdb' else None
-        small = []
-        for key in self.keys[::-(-len(self.keys) // HEADERS)]:
-            path = str(self.root.absolute() / key)
-            size = image_size(path) if listed is None else listed.get(key)
-            if size is not None and min(size) < self.smallest:
-                small.append(f'{path} ({size[0]}x{size[1]})')
-        return small
+        return small_images(self.root, self.keys, self.smallest, packed=self.backend == 'lmdb')
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils.data import Dataset
 
 from ibmd_basicsr.compat.datasets import make_dataset
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.models.metric_rules import missing_files
 from ibmd_basicsr.utils.errors import DataError, InputError, OptionError, one_line
+from ibmd_basicsr.utils.image_sets import small_images
+from ibmd_basicsr.utils.numbers import is_integer
 
-LISTED = (DegradedImageDataset.__name__, 'PairedImageDataset', 'SingleImageDataset')
+LISTED = (DegradedImageDataset.__name__, PairedImageDataset.__name__, 'SingleImageDataset')
 """Data sets that read no more than lists of files when they are made."""
 SHOWN = 20
 """A message names so many small images, and counts the others."""
@@ -95,9 +99,22 @@ def _dataset_problems(opt: dict[str, Any], phase: str) -> Iterator[str]:
         line = one_line(error)
         yield line if line.startswith(where) else f'{where}: {line}'
         return
-    small = dataset.small_images() if isinstance(dataset, DegradedImageDataset) else []
-    if small:
-        key, least = ('.gt_size', 'the crop of ') if dataset.train else ('', '')
+    for least, small in _small_images(dataset, phase == 'train'):
+        key, crop = ('.gt_size', 'the crop of ') if phase == 'train' else ('', '')
         others = f' and {len(small) - SHOWN} more' if len(small) > SHOWN else ''
-        yield (f'{where}{key}: {len(small)} of {len(dataset)} images are smaller than {least}{dataset.smallest} pixels: '
+        yield (f'{where}{key}: {len(small)} of {len(dataset)} images are smaller than {crop}{least} pixels: '
                f'{", ".join(small[:SHOWN])}{others}.')
+
+
+def _small_images(dataset: Dataset, training: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield how many pixels a side images must have, and those that have less, if there are any."""
+    if isinstance(dataset, DegradedImageDataset):
+        found = [(dataset.smallest, dataset.small_images())]
+    elif isinstance(dataset, PairedImageDataset) and training and is_integer(dataset.opt.get('gt_size'), least=1):
+        size = dataset.opt['gt_size']
+        roots = {'gt_path': (dataset.gt_folder, size), 'lq_path': (dataset.lq_folder, size // dataset.opt.get('scale', 1))}
+        found = [(least, small_images(root, [pair[name] for pair in dataset.paths], least, packed=str(root).endswith('.lmdb')))
+                 for name, (root, least) in roots.items()]
+    else:
+        found = []
+    yield from ((least, small) for least, small in found if small)

@@ -9,7 +9,7 @@ from tiny import REPOSITORY, command, make_photos, options, write
 
 from ibmd_basicsr.cli import pipelines
 from ibmd_basicsr.utils import ending
-from ibmd_basicsr.utils.errors import Interrupted, NonFiniteError, OptionError, SaveError
+from ibmd_basicsr.utils.errors import InputError, Interrupted, NonFiniteError, OptionError, SaveError
 from ibmd_basicsr.utils.project import project_root
 
 
@@ -212,6 +212,18 @@ def test_bugs_keep_their_traceback(run, tmp_path, monkeypatch):
 def test_other_ranks_are_silent_about_options(run, tmp_path, monkeypatch):
     monkeypatch.setenv('RANK', '1')
     assert run('-opt', 'absent.yml', '--launcher', 'pytorch') == (2, [])
+
+
+def test_every_rank_tells_what_is_missing_on_its_machine(run, tmp_path, monkeypatch):
+    import basicsr.train
+
+    def fail(root):
+        raise InputError('x.yml: teacher.weights: t.pth: no such file.')
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)
+    monkeypatch.setenv('RANK', '1')
+    assert run('-opt', write(tmp_path, options(tmp_path)), '--launcher', 'pytorch') == (
+        2, ['error (rank 1): x.yml: teacher.weights: t.pth: no such file.'])
 
 
 def test_project_root(tmp_path, monkeypatch):

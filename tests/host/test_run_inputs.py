@@ -5,10 +5,10 @@ from tiny import forked_command, make_photos, options, parsed, write
 import ibmd_basicsr.archs
 import ibmd_basicsr.losses
 import ibmd_basicsr.models  # noqa: F401  (registration)
-from ibmd_basicsr.data import degraded_image_dataset
 from ibmd_basicsr.data.lmdb_writer import create_lmdb
 from ibmd_basicsr.models.option_rules import prepare_options
 from ibmd_basicsr.models.run_inputs import check_inputs, missing_inputs
+from ibmd_basicsr.utils import image_sets
 from ibmd_basicsr.utils.errors import InputError
 
 
@@ -112,7 +112,7 @@ def test_a_resumed_run_needs_its_own_files_alone(world):
 @pytest.mark.parametrize('packed', [False, True])
 def test_small_images_are_named_at_the_start(world, packed, monkeypatch):
     """A crop of the seventh photograph of 13 may be drawn after an hour."""
-    monkeypatch.setattr(degraded_image_dataset, 'HEADERS', 3)
+    monkeypatch.setattr(image_sets, 'HEADERS', 3)
     make_photos(world / 'photos' / 'a', count=2, size=(12, 20))
     changes = {}
     if packed:
@@ -138,3 +138,21 @@ def test_small_images_of_other_kinds(world):
         '2 inputs that cannot be used:',
         f'  datasets.train.gt_size: 1 of 2 images are smaller than the crop of 4 pixels: {world}/lq/photo_0.png (9x3).',
         f'  datasets.val: 1 of 2 images are smaller than 4 pixels: {world}/lq/photo_0.png (9x3).']
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_small_images_among_pairs(world, packed):
+    """BasicSR's own data set: a traceback in the middle of a training."""
+    make_photos(world / 'lq', count=3, size=(10, 12))
+    make_photos(world / 'lq', count=1, size=(3, 12))
+    roots = [world / 'photos', world / 'lq']
+    if packed:
+        roots = [root.with_suffix('.lmdb') for root in roots]
+        for root in roots:
+            create_lmdb(root.with_suffix(''), root, progress=False)
+    pairs = {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_gt': str(roots[0]), 'dataroot_lq': str(roots[1]), 'scale': 4,
+             'io_backend': {'type': 'lmdb' if packed else 'disk'}, 'gt_size': 16, 'num_worker_per_gpu': 0, 'batch_size_per_gpu': 1}
+    name = roots[1] / ('photo_0' if packed else 'photo_0.png')
+    assert line_of(options(world, datasets__train=pairs)) == (
+        f'datasets.train.gt_size: 1 of 3 images are smaller than the crop of 4 pixels: {name} (12x3).')
+    assert line_of(options(world, datasets__train=pairs | {'gt_size': 12})) == ''
