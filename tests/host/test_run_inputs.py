@@ -57,7 +57,8 @@ def test_a_start_that_fails_moves_nothing(world, module, changes, key, reason):
     ('BridgeModel', {'datasets__val__dataroot_gt': '{0}.lmdb', 'datasets__val__io_backend': {'type': 'lmdb'}},
      'datasets.val.dataroot_gt: {0}.lmdb: no such image LMDB.'),
     ('BridgeModel', {'datasets__train__meta_info_file': '{0}'}, 'datasets.train.meta_info_file: {0}: no such file.'),
-    ('BridgeModel', {'datasets__train__label_file': '{0}'}, 'datasets.train.label_file: {0}: no such file.'),
+    ('BridgeModel', {'datasets__train__label_file': '{0}', 'datasets__val__label_file': '{1}/labels.txt', 'network_g__num_classes': 3},
+     'datasets.train.label_file: {0}: no such file.'),
     ('BridgeModel', {'path__pretrain_network_g': '{0}'}, 'path.pretrain_network_g: {0}: no such file.'),
     ('BridgeModel', {'path__resume_state': '{0}'}, 'path.resume_state: {0}: no such file.'),
     ('SRModel', {'path__pretrain_network_g': '{0}'}, 'path.pretrain_network_g: {0}: no such file.'),
@@ -77,6 +78,7 @@ def test_a_start_that_fails_moves_nothing(world, module, changes, key, reason):
 def test_each_key_is_named(world, model, changes, key):
     (world / 'empty').mkdir()
     (world / 'broken.lmdb').mkdir()
+    (world / 'labels.txt').touch()
     make_photos(world / 'one', count=1)
     typo = world / 'tpyo'
 
