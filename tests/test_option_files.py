@@ -17,7 +17,7 @@ from ibmd_basicsr.bridges import build_bridge
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.data.degraded_image_dataset import DegradedImageDataset
 from ibmd_basicsr.models.ibmd_model import StudentOptions
-from ibmd_basicsr.models.option_rules import check_options
+from ibmd_basicsr.models.option_rules import check_options, find_problems
 from ibmd_basicsr.restorer import SamplerOptions, make_grid
 
 OTHER = {'compare', 'baselines', 'ablations', 'zoo'}  # folders of other kinds of files
@@ -52,6 +52,14 @@ def build(network: dict) -> ADMUNet:
 
 def parameters(network: dict) -> int:
     return sum(p.numel() for p in build(network).parameters())
+
+
+@pytest.mark.parametrize('file', sorted((REPOSITORY / 'options/test').glob('*_ibmd.yml')), ids=named)
+def test_students_are_tested_in_no_more_steps_than_they_were_trained_for(file):
+    opt = parsed(yaml.safe_load(file.read_text()), is_train=False) | {'num_gpu': 0}
+    opt['val']['sampler']['steps'] = 9
+    problems = find_problems(opt, this_machine=False)
+    assert len(problems) == 1 and problems[0].startswith('val.sampler: sampler.steps'), problems
 
 
 def test_the_promised_files_are_there():

@@ -14,7 +14,6 @@ import torch
 import yaml
 
 from ibmd_basicsr.compat.options import parse_options, read_option_file
-from ibmd_basicsr.models.metric_rules import missing_files
 from ibmd_basicsr.models.network_cost import NetworkSize, measure_network
 from ibmd_basicsr.models.option_keys import OWN_MODELS
 from ibmd_basicsr.models.option_rules import prepare_options
@@ -28,6 +27,7 @@ from ibmd_basicsr.models.run_cost import (
     images_at_once,
     network_blocks,
 )
+from ibmd_basicsr.models.run_inputs import input_paths, missing_metric_files
 from ibmd_basicsr.models.turns import Turns, training_passes
 from ibmd_basicsr.utils.errors import OptionError
 from ibmd_basicsr.utils.numbers import is_integer
@@ -100,7 +100,8 @@ def report(opt: dict[str, Any], processes: int) -> str:
         _memory(opt, sizes, size, processes, autocast),
         _hours(flops_of_run(opt, sizes, batch * processes), processes),
     ]
-    missing = _missing_files(opt)
+    missing = [f'{option}: {path}' for option, path in input_paths(opt).items() if not os.path.exists(path)]
+    missing += missing_metric_files(opt)
     if missing:
         parts.append('\n'.join(['not on this machine (needed by the run):', *(f'  {name}' for name in missing)]))
     options = yaml.safe_dump(resolved_options(opt), sort_keys=False, allow_unicode=True, width=120)
@@ -119,19 +120,6 @@ def _autocast(opt: dict[str, Any]) -> torch.dtype | None:
     amp = opt['train'].get('amp')
     # which GPUs there will be is not known here; those that people train on since 2020 multiply bf16
     return autocast_dtype('bf16' if amp == 'auto' and opt['num_gpu'] else amp, torch.device('cpu'))
-
-
-def _missing_files(opt: dict[str, Any]) -> list[str]:
-    """Return the data and weights that the options need and that are not there, each as ``option: path`` (and why, for metrics)."""
-    paths = {f'datasets.{phase}.{key}': value for phase, block in opt['datasets'].items() for key, value in block.items()
-             if key.startswith(('dataroot_', 'meta_info')) or key == 'label_file'}
-    paths |= {f'path.{key}': value for key, value in opt['path'].items() if key.startswith(('pretrain_network_', 'resume_state'))}
-    if 'teacher' in opt:
-        paths['teacher.weights'] = opt['teacher']['weights']
-    paths['train.perceptual_opt.weights'] = (opt['train'].get('perceptual_opt') or {}).get('weights')
-    missing = [f'{option}: {path}' for option, path in paths.items() if isinstance(path, str) and not Path(path).exists()]
-    metrics = (opt.get('val') or {}).get('metrics') or {}
-    return missing + [line for name, block in metrics.items() for line in missing_files(f'val.metrics.{name}', block)]
 
 
 # ------------------------------------------------------------------ the parts of the text

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ibmd_basicsr.cli.arguments import CommandParser
 from ibmd_basicsr.utils import ending
 from ibmd_basicsr.utils.allocator import keep_freed_memory
-from ibmd_basicsr.utils.errors import Interrupted, NonFiniteError, OptionError, exit_code, one_line
+from ibmd_basicsr.utils.errors import InputError, Interrupted, NonFiniteError, OptionError, exit_code, one_line
 from ibmd_basicsr.utils.project import find_option_file, project_root
 
 PLUGIN_PACKAGES = ('archs', 'data', 'losses', 'metrics', 'models')
@@ -84,14 +85,15 @@ def main(is_train: bool) -> int:
         _print_error(one_line(stop), args, everywhere=False)
         return stop.exit_code
     except KeyboardInterrupt:
-        _print_error('interrupted; --auto_resume continues from the last saved state.' if is_train else 'interrupted.', args, False)
+        _print_error(f'interrupted{ending.how_to_go_on()}.', args, everywhere=False)
         return 130
     except Exception as error:
         code = exit_code(error)
         if code is None or args.debug:
             raise
         # every rank meets a wrong option, but a file may be missing on one machine only
-        _print_error(one_line(error), args, everywhere=not isinstance(error, (OptionError, NonFiniteError)))
+        everywhere = isinstance(error, InputError) or not isinstance(error, (OptionError, NonFiniteError))
+        _print_error(one_line(error), args, everywhere)
         return code
     return 0
 
@@ -114,7 +116,13 @@ def _run(args: argparse.Namespace, is_train: bool) -> None:
         return
     from ibmd_basicsr.models.option_rules import prepare_options
     from ibmd_basicsr.models.resolved_options import describe_run
-    compat.install(prepare_options, describe_run)
+    from ibmd_basicsr.models.run_inputs import check_inputs
+
+    def prepare(opt: dict[str, Any], auto_gpu: bool) -> None:
+        prepare_options(opt, auto_gpu)
+        check_inputs(opt)
+
+    compat.install(prepare, describe_run)
     from ibmd_basicsr.compat.interruption import STOP
     from ibmd_basicsr.compat.run_folder import RUN_FOLDER
     from ibmd_basicsr.compat.workers import naming_images

@@ -5,7 +5,7 @@ import functools
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,22 +23,34 @@ def build_dataset(opt: dict[str, Any]) -> Dataset:
     """Build a data set as the host does; its own are wrapped in :class:`NamedImages`.
 
     Raises:
+        OptionError, DataError: as :func:`make_dataset`.
+    """
+    dataset = make_dataset(opt, importlib.import_module('basicsr.data').build_dataset)
+    return NamedImages(dataset) if type(dataset).__module__.startswith('basicsr.') else dataset
+
+
+def make_dataset(opt: dict[str, Any], make: Callable[[dict[str, Any]], Dataset]) -> Dataset:
+    """Return ``make(opt)``, a data set whose LMDBs have been looked at.
+
+    Args:
+        opt: block of the data set.
+        make: a class of data sets, or what chooses one.
+
+    Raises:
         OptionError: pairs that do not match, and what else the host refuses.
         DataError: an LMDB that cannot be opened, or is truncated.
     """
-    host = importlib.import_module('basicsr.data')
     if isinstance(opt.get('io_backend'), dict) and opt['io_backend'].get('type') == 'lmdb':
         for key, root in opt.items():
             if key.startswith('dataroot_') and str(root).endswith('.lmdb') and Path(root).is_dir():
                 check_lmdb(Path(root))
     try:
-        dataset = host.build_dataset(opt)
+        return make(opt)
     except (AssertionError, KeyError, ValueError) as error:
         if hasattr(error, 'exit_code'):
             raise
         reason = error.args[0] if isinstance(error, KeyError) and error.args else one_line(error)  # a KeyError's text has quotes
         raise OptionError(f'datasets.{opt.get("phase", opt.get("name"))}: {printable(reason, 400)}') from error
-    return NamedImages(dataset) if type(dataset).__module__.startswith('basicsr.') else dataset
 
 
 class NamedImages(Dataset):

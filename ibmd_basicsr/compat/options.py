@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from ibmd_basicsr.compat.distributed import DIST_PARAMS, check_dist_params, init_dist
-from ibmd_basicsr.compat.safe_yaml import OptionLoader
+from ibmd_basicsr.compat.safe_yaml import OptionLoader, load_options
 from ibmd_basicsr.utils.ending import note_states
 from ibmd_basicsr.utils.errors import OptionError, hint, printable
 from ibmd_basicsr.utils.numbers import is_integer
@@ -39,7 +39,7 @@ _descriptions: dict[str, str] = {}  # option file -> its options with all defaul
 
 
 def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
-    """Read an option file.
+    """Read an option file; blocks that it names by aliases are copies.
 
     Raises:
         OptionError: missing, longer than :data:`LONGEST` or not text, not YAML (with line and column), or not a mapping at its top level.
@@ -56,7 +56,7 @@ def read_option_file(path: str | os.PathLike) -> dict[str, Any]:
     except OSError as error:
         raise OptionError(f'{path}: cannot read the option file ({error.strerror or error}).') from error
     try:
-        opt = yaml.load(text, Loader=OptionLoader)  # a SafeLoader
+        opt = load_options(text)
     except yaml.YAMLError as error:
         mark = getattr(error, 'problem_mark', None)
         place = f'{path}:{mark.line + 1}:{mark.column + 1}' if mark else str(path)
@@ -112,7 +112,8 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> dict[str, An
             path.append(key)
             if not isinstance(block, dict) or not isinstance(block.get(key), dict):
                 known = block if isinstance(block, dict) else ()
-                raise OptionError(f'--force_yml {entry!r}: the option file has no block {":".join(path)!r}{hint(key, known)}')
+                raise OptionError(f'--force_yml {entry!r}: the option file has no block {":".join(path)!r}{hint(key, known)} '
+                                  'Values are changed in blocks that it has; write new blocks into the file.')
             block = block[key]
         key, value = entry.partition('=')[0].strip().split(':')[-1], entry.partition('=')[2].strip()
         if not re.fullmatch(r'[\w.-]+', key):
@@ -125,6 +126,27 @@ def check_forced(entries: list[str] | None, opt: dict[str, Any]) -> dict[str, An
             raise OptionError(f'--force_yml {entry!r}: a value is text, a number or a list of numbers and quoted text, '
                               f'got {value!r}.') from error
     return opt
+
+
+def check_purpose(file: str, raw: dict[str, Any], is_train: bool) -> None:
+    """Refuse the option file of another command, which has other blocks.
+
+    Raises:
+        OptionError: it is one; with its command, and where those of this command are.
+    """
+    datasets = raw['datasets'] if isinstance(raw.get('datasets'), dict) else {}
+    kinds = {str(phase).partition('_')[0] for phase in datasets}
+    if 'restorers' in raw and not datasets:
+        command = 'compare'
+    elif 'train' in raw and 'train' in kinds and 'test' not in kinds:
+        command = 'train'
+    elif 'test' in kinds and 'train' not in raw and 'train' not in kinds:
+        command = 'test'
+    else:
+        return
+    if command != ('train' if is_train else 'test'):
+        here = 'training: options/NAME_bridge.yml, options/NAME_ibmd.yml' if is_train else 'tests: options/test/NAME.yml'
+        raise OptionError(f'{file}: is an option file for `python -m ibmd_basicsr.{command}`; for {here}.')
 
 
 def check_host_options(file: str, raw: dict[str, Any], is_train: bool) -> None:
@@ -186,6 +208,7 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
     parser.add_argument('--force_yml', nargs='+')
     given, _ = parser.parse_known_args()
     raw = read_option_file(given.opt)
+    check_purpose(given.opt, raw, is_train)
     forced_options = check_forced(given.force_yml, raw)
     check_host_options(given.opt, raw, is_train)
     check_host_options(given.opt, forced_options, is_train)
@@ -209,7 +232,7 @@ def parse_options(root_path: str, is_train: bool = True, *, prepare: Prepare,
     try:
         prepare(opt, asked == 'auto')
     except OptionError as error:
-        raise OptionError(f'{given.opt}: {error}') from error
+        raise type(error)(f'{given.opt}: {error}') from error
     note_states(opt['path'].get('training_states'))
     description = describe(opt) if is_train else None
     if description is not None:

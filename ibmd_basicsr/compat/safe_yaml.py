@@ -1,6 +1,8 @@
 """YAML without code, and without what a small file can do to a large machine."""
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 from ibmd_basicsr.utils.errors import printable
@@ -59,6 +61,21 @@ class OptionLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f'key {key.value!r} is given twice', key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def load_options(text: str) -> Any:
+    """Return what the text of an option file holds. An alias becomes a copy: who changes one block does not change those written alike.
+
+    Raises:
+        YAMLError: not YAML, or beyond the limits of :class:`OptionLoader`.
+    """
+    return _unshared(yaml.load(text, Loader=OptionLoader))  # a SafeLoader
+
+
+def _unshared(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _count(node: yaml.Node, counts: dict[int, int], around: set[int]) -> int:

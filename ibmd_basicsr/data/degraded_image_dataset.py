@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ibmd_basicsr.data.degradations import build_degradation
 from ibmd_basicsr.utils.errors import DataError, OptionError
 from ibmd_basicsr.utils.image_files import decode_image
-from ibmd_basicsr.utils.image_sets import EXTENSIONS, list_images, without_ending
+from ibmd_basicsr.utils.image_sets import EXTENSIONS, list_images, small_images, without_ending
 from ibmd_basicsr.utils.lmdb_files import list_keys, read_value
 from ibmd_basicsr.utils.option_check import check_keys
 from ibmd_basicsr.utils.seeding import derive_seed
@@ -144,6 +144,20 @@ class DegradedImageDataset(Dataset):
             raise FileNotFoundError(f'{self.mask_root}: no mask for {missing[0]} ({len(missing)} of {len(self.keys)} images have none).')
         return [by_stem[without_ending(key)] for key in self.keys]
 
+    @property
+    def smallest(self) -> int:
+        """Pixels that an image must have a side: of the crop in training, else of what the degradation reduces to one."""
+        if self.train:
+            return self.crop_size
+        return 1 if self.from_lq else self.degradation.size_multiple
+
+    def small_images(self) -> list[str]:
+        """Return the images that are smaller than :attr:`smallest`, each as ``PATH (WIDTHxHEIGHT)``, by their headers or the LMDB's list.
+
+        See :func:`~ibmd_basicsr.utils.image_sets.small_images`.
+        """
+        return small_images(self.root, self.keys, self.smallest, packed=self.backend == 'lmdb')
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -154,7 +168,7 @@ class DegradedImageDataset(Dataset):
         if self.train:
             image = self._augment(self._crop(image, rng, path), rng)
         else:
-            multiple = 1 if self.from_lq else self.degradation.size_multiple
+            multiple = self.smallest
             height, width = (side - side % multiple for side in image.shape[:2])
             if not (height and width):
                 raise DataError(f'{path}: {image.shape[1]}x{image.shape[0]} is smaller than {multiple} pixels, the least that is needed.')

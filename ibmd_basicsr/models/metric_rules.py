@@ -74,7 +74,7 @@ def needs_truth(block: dict[str, Any]) -> bool:
 
 def missing_files(path: str, block: dict[str, Any]) -> list[str]:
     """Return one line for each file that a metric's block (with the right keys) needs and that is not there."""
-    missing = [f'{path}.{key}: {block[key]}: no such file or folder.' for key in ('reference', 'labels')
+    missing = [f'{path}.{key}: {os.path.abspath(block[key])}: no such file or folder.' for key in ('reference', 'labels')
                if isinstance(block.get(key), (str, os.PathLike)) and not os.path.exists(block[key])]
     finder = FINDERS.get(block['type'])
     if finder is not None:

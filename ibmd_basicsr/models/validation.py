@@ -197,11 +197,14 @@ class ShardedValidation:
         super().__init__(opt)
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
-        """Validate on all ranks (host hook); arguments as of the host's ``validation``.
+        """Validate on all ranks (host hook); arguments as of the host's ``validation``. A training has ``total_iter`` iterations.
 
         Raises:
             OptionError: a metric does not take an image, or there is none.
         """
+        if self.opt['is_train']:
+            # the host has counted on, to find the end, when it validates for the last time
+            current_iter = min(current_iter, int(self.opt['train']['total_iter']))
         dataset, blocks = dataloader.dataset, self.opt['val'].get('metrics')
         dataset_name = dataset.opt['name']
         if not len(dataset):

@@ -12,6 +12,10 @@ class OptionError(ValueError):
     exit_code = 2
 
 
+class InputError(OptionError):
+    """What an option file names is not there or cannot be used; on another machine of the run it may be."""
+
+
 class NonFiniteError(FloatingPointError):
     """A loss or gradient that is infinite or not a number: training stops before the step, saved states are intact."""
 

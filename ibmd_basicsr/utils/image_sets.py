@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 
 from ibmd_basicsr.utils.files import find_files
-from ibmd_basicsr.utils.image_files import decode_image
-from ibmd_basicsr.utils.lmdb_files import list_keys, read_value
+from ibmd_basicsr.utils.image_files import decode_image, image_size
+from ibmd_basicsr.utils.lmdb_files import list_keys, list_sizes, read_value
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
 """Endings of the files that are images, in any case of letters."""
+
+HEADERS = 10_000
+"""Of so many images :func:`small_images` reads the headers: some seconds."""
 
 
 def list_images(folder: str | os.PathLike) -> list[str]:
@@ -28,6 +31,30 @@ def list_images(folder: str | os.PathLike) -> list[str]:
 def without_ending(name: str) -> str:
     """Return the path of an image without its ending, if it is one of :data:`EXTENSIONS`; LMDB keys, which have none, stay as they are."""
     return os.path.splitext(name)[0] if name.lower().endswith(EXTENSIONS) else name
+
+
+def small_images(root: str | os.PathLike, keys: list[str], least: int, packed: bool) -> list[str]:
+    """Return the images with a side of less than ``least`` pixels, each as ``PATH (WIDTHxHEIGHT)``, by their headers.
+
+    Of more than :data:`HEADERS` images at most as many are looked at, from all over the list. What tells no size is left to decoding.
+
+    Args:
+        root: folder or LMDB.
+        keys: the images' paths below it, or keys in it.
+        least: pixels.
+        packed: ``root`` is an LMDB, whose list tells the sizes.
+
+    Raises:
+        FileNotFoundError: an LMDB without a list.
+    """
+    root = Path(root).absolute()
+    listed = list_sizes(root) if packed else None
+    small = []
+    for key in keys[::-(-len(keys) // HEADERS)]:
+        size = image_size(str(root / key)) if listed is None else listed.get(key)
+        if size is not None and min(size) < least:
+            small.append(f'{root / key} ({size[0]}x{size[1]})')
+    return small
 
 
 def read_images(root: str | os.PathLike) -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ LMDB maps its file into memory. Of a file that was cut off it would read behind 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import lmdb
 
 LISTING = 'meta_info.txt'
+_SIZE = re.compile(r' \((\d+),(\d+),\d+\)')  # height, width, channels
 _opened: dict[tuple[int, str], lmdb.Environment] = {}
 
 
@@ -39,6 +41,17 @@ def list_keys(root: Path) -> list[str]:
         if line.strip():
             keys.append(key)
     return keys
+
+
+def list_sizes(root: Path) -> dict[str, tuple[int, int]]:
+    """Return width and height of the images of an LMDB by key, as its list tells; without those of which it tells none.
+
+    Raises:
+        FileNotFoundError: there is no list.
+    """
+    lines = (root / LISTING).read_text(encoding='utf-8').splitlines()
+    sizes = {line.split('.')[0]: _SIZE.search(line) for line in lines}
+    return {key: (int(size[2]), int(size[1])) for key, size in sizes.items() if size}
 
 
 def read_value(root: Path, key: str) -> bytes:

@@ -8,7 +8,8 @@ import yaml
 from tiny import REPOSITORY, command, make_photos, options, write
 
 from ibmd_basicsr.cli import pipelines
-from ibmd_basicsr.utils.errors import Interrupted, NonFiniteError, OptionError, SaveError
+from ibmd_basicsr.utils import ending
+from ibmd_basicsr.utils.errors import InputError, Interrupted, NonFiniteError, OptionError, SaveError
 from ibmd_basicsr.utils.project import project_root
 
 
@@ -72,10 +73,25 @@ def test_unusable_option_files(run, tmp_path, text, message):
     assert code == 2 and len(lines) == 1 and message in lines[0]
 
 
+@pytest.mark.parametrize('file, is_train, command, here', [
+    ('compare/sr4x.yml', True, 'compare', 'training: options/NAME_bridge.yml, options/NAME_ibmd.yml.'),
+    ('compare/sr4x.yml', False, 'compare', 'tests: options/test/NAME.yml.'),
+    ('test/sr4x_ibmd.yml', True, 'test', 'training: options/NAME_bridge.yml, options/NAME_ibmd.yml.'),
+    ('sr4x_ibmd.yml', False, 'train', 'tests: options/test/NAME.yml.'),
+    ('baselines/sr4x_esrgan.yml', False, 'train', 'tests: options/test/NAME.yml.')])
+def test_option_files_of_other_commands(run, file, is_train, command, here):
+    path = REPOSITORY / 'options' / file
+    assert run('-opt', path, is_train=is_train) == (
+        2, [f'error: {path}: is an option file for `python -m ibmd_basicsr.{command}`; for {here}'])
+
+
 def test_force_yml_names_the_block_that_is_not_there(run, tmp_path):
     file = write(tmp_path, options(tmp_path))
     code, lines = run('-opt', file, '--force_yml', 'trian:ema_decay=0.9')
     assert code == 2 and "did you mean 'train'?" in lines[0]
+    code, lines = run('-opt', file, '--force_yml', 'train:student:steps=2')
+    assert (code, lines) == (2, ["error: --force_yml 'train:student:steps=2': the option file has no block 'train:student'. Values are "
+                                 'changed in blocks that it has; write new blocks into the file.'])
     code, lines = run('-opt', file, '--force_yml', 'train:ema_decay')
     assert code == 2 and 'block:key=value' in lines[0]
 
@@ -99,7 +115,7 @@ def test_torchrun_without_launcher_is_refused(run, tmp_path, monkeypatch):
     (RuntimeError('DataLoader worker (pid 5) is killed by signal: Killed. '), 1,
      'error: DataLoader worker (pid 5) is killed by signal: Killed. Out of memory, or a file that its decoder dies of? Lower '
      'datasets.train.num_worker_per_gpu; 0 reads in the main process.'),
-    (KeyboardInterrupt(), 130, 'error: interrupted; --auto_resume continues from the last saved state.'),
+    (KeyboardInterrupt(), 130, 'error: interrupted.'),
 ])
 def test_errors_of_a_run(run, tmp_path, monkeypatch, error, code, line):
     import basicsr.train
@@ -109,6 +125,25 @@ def test_errors_of_a_run(run, tmp_path, monkeypatch, error, code, line):
 
     monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)
     assert run('-opt', write(tmp_path, options(tmp_path))) == (code, [line])
+
+
+def test_an_interrupted_training_tells_what_there_is_to_continue_from(run, tmp_path, monkeypatch):
+    import basicsr.train
+
+    def interrupt(root):
+        ending.note_states(states)
+        raise KeyboardInterrupt
+
+    states = tmp_path / 'states'
+    states.mkdir()
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', interrupt)
+    file = write(tmp_path, options(tmp_path))
+    try:
+        assert run('-opt', file) == (130, ['error: interrupted; no state was saved yet, --auto_resume starts anew.'])
+        (states / '40.state').touch()
+        assert run('-opt', file) == (130, ['error: interrupted; --auto_resume continues from iteration 40.'])
+    finally:
+        ending.note_states(None)
 
 
 @pytest.mark.parametrize('text, code, line', [
@@ -126,8 +161,6 @@ def test_errors_of_a_run(run, tmp_path, monkeypatch, error, code, line):
 ])
 def test_failures_of_devices(run, tmp_path, monkeypatch, text, code, line):
     import basicsr.train
-
-    from ibmd_basicsr.utils import ending
 
     def fail(root):
         (tmp_path / 'states').mkdir()
@@ -179,6 +212,18 @@ def test_bugs_keep_their_traceback(run, tmp_path, monkeypatch):
 def test_other_ranks_are_silent_about_options(run, tmp_path, monkeypatch):
     monkeypatch.setenv('RANK', '1')
     assert run('-opt', 'absent.yml', '--launcher', 'pytorch') == (2, [])
+
+
+def test_every_rank_tells_what_is_missing_on_its_machine(run, tmp_path, monkeypatch):
+    import basicsr.train
+
+    def fail(root):
+        raise InputError('x.yml: teacher.weights: t.pth: no such file.')
+
+    monkeypatch.setattr(basicsr.train, 'train_pipeline', fail)
+    monkeypatch.setenv('RANK', '1')
+    assert run('-opt', write(tmp_path, options(tmp_path)), '--launcher', 'pytorch') == (
+        2, ['error (rank 1): x.yml: teacher.weights: t.pth: no such file.'])
 
 
 def test_project_root(tmp_path, monkeypatch):

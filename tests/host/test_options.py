@@ -101,7 +101,7 @@ def test_good_options_pass(model, tmp_path):
     ({'val__metrics__psnr__better': 'lower'}, "val.metrics.psnr.better: higher is better for calculate_psnr, got 'lower'"),
     ({'val__metrics__fd': {'type': 'FrechetDistance', 'better': 'higher'}}, 'lower is better for FrechetDistance'),
     ({'val__metrics__fd': {'type': 'FrechetDistance', 'weigths': 'x'}}, "val.metrics.fd: unknown key 'weigths', did you mean 'weights'?"),
-    ({'val__metrics__fd': {'type': 'FrechetDistance', 'reference': 'nowhere'}}, 'val.metrics.fd.reference: nowhere: no such file'),
+    ({'val__metrics__fd': {'type': 'FrechetDistance', 'reference': 'nowhere'}}, '/nowhere: no such file or folder'),
     ({'val__metrics__kd': {'type': 'KernelDistance', 'reference': 'stats.npz'}}, 'val.metrics.kd.reference: a kernel distance needs'),
     ({'val__metrics__kd': {'type': 'KernelDistance', 'features': 'inception'}}, 'val.metrics.kd: features inception: FID'),
     ({'val__metrics__lpips': {'type': 'calculate_lpips', 'weights': 'x.pth'}}, 'val.metrics.lpips: x.pth: no such weight file'),
@@ -197,6 +197,18 @@ def test_networks_with_classes_need_labels(tmp_path):
     opt = parsed(options(tmp_path, network_g=NETWORK | {'num_classes': 3}))
     assert find_problems(opt) == [f'datasets.{phase}.label_file: missing, network_g needs the class of each image (num_classes: 3).'
                                   for phase in ('train', 'val')]
+
+
+def test_a_forced_value_changes_no_block_written_alike(tmp_path, monkeypatch):
+    """YAML's aliases stand for one block in Python; here each is a block of its own."""
+    opt = options(tmp_path, 'IBMDModel')
+    opt['train']['optim_g'] = opt['train']['optim_bridge'] = dict(opt['train']['optim_g'], betas=[0.9, 0.99])
+    file = write(tmp_path, opt)
+    assert '*id001' in file.read_text()
+    monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(file), '--force_yml', 'train:optim_g:lr=5e-5'])
+    train = host_options.parse_options(str(tmp_path), prepare=prepare_options)[0]['train']
+    assert train['optim_g']['lr'] == 5e-5 and train['optim_bridge']['lr'] == 1e-3
+    assert train['optim_g']['betas'] is not train['optim_bridge']['betas']
 
 
 def test_what_is_filled_in(tmp_path, monkeypatch):

@@ -131,7 +131,9 @@ def _training(name: str, content: bytes, workers: int = 0) -> Callable[[Path], l
     """Return a function that adds an image to the pictures of a training set."""
     def make(folder: Path) -> list:
         (folder / 'photos' / name).write_bytes(content)
-        return ['-opt', write(folder, options(folder, datasets__train__num_worker_per_gpu=workers))]
+        opt = options(folder, datasets__train__gt_size=8, datasets__train__num_worker_per_gpu=workers)
+        del opt['datasets']['val']  # the same pictures
+        return ['-opt', write(folder, opt)]
     return make
 
 

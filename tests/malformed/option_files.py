@@ -88,7 +88,7 @@ TRAIN: dict[str, tuple[dict[str, Any], str]] = {
     'scale that is negative': ({'scale': -4}, 'scale'),
     'scale that is a fraction': ({'scale': 2.5}, 'scale'),
     'scale without end': ({'scale': INF}, 'scale'),
-    'scale that does not fit': ({'scale': 2}, 'scale'),
+    'scale that does not fit': ({'scale': 2, 'datasets__val__degradation': {'type': 'sr', 'scale': 2, 'kernel': 'bicubic'}}, 'scale'),
     'number of GPUs that is a word': ({'num_gpu': 'many'}, 'num_gpu'),
     'number of GPUs that is negative': ({'num_gpu': -1}, 'num_gpu'),
     'seed that is a word': ({'manual_seed': 'x'}, 'manual_seed'),
@@ -176,7 +176,7 @@ TEST: dict[str, tuple[dict[str, Any], str]] = {
     'unknown key': ({'val__sav_img': True}, "did you mean 'save_img'"),
     'weights that are a block': ({'path__pretrain_network_g': {'a': 1}}, 'pretrain_network_g'),
     'root of results that is a list': ({'path__results_root': ['x']}, 'results_root'),
-    'pairs from nowhere': ({'datasets__test': {'name': 'p', 'type': 'PairedImageDataset', 'dataroot_gt': 'nowhere',
+    'pairs from nowhere': ({'datasets__test': {'name': 'p', 'type': 'PairedImageDataset', 'dataroot_gt': 'photos',
                                                'dataroot_lq': 'nowhere', 'io_backend': {'type': 'disk'}}}, 'nowhere'),
 }
 COMPARE: dict[str, tuple[dict[str, Any], str]] = {

@@ -52,6 +52,12 @@ def test_restoring_without_ground_truth(world):
     assert shapes == [(36, 44, 3)] * 2
 
 
+def test_the_last_validation_is_that_of_the_last_iteration(world):
+    log = run('-opt', write(world, options(world, train__total_iter=3, val__save_img=True)))
+    assert 'Best: ' in log and ' @ 3 iter' in log
+    assert sorted(path.name for path in (world / 'experiments/tiny/visualization').rglob('*.png')) == [f'photo_{i}_3.png' for i in range(3)]
+
+
 def test_debug_mode(world):
     log = run('-opt', write(world, options(world)), '--debug', '--force_yml', 'train:total_iter=1')
     assert 'debug_tiny' in log and (world / 'experiments/debug_tiny/models/net_g_latest.pth').is_file()
