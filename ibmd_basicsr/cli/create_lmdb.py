@@ -15,9 +15,9 @@ then, in the option file:
   dataroot_gt: datasets/photos_train.lmdb
   io_backend: {type: lmdb}
 
-The files go in as they are (JPEG stays JPEG), after each has been decoded once to be sure that it can be. Keys are the paths below FOLDER
-without ending, in plain ASCII. OUTPUT.lmdb appears when it is complete; an interrupted run leaves nothing that could be taken for it, a killed
-one perhaps a hidden folder, .*.partial.lmdb, to be removed by hand.
+The files go in as they are (JPEG stays JPEG), after each has been decoded once to be sure that it can be. Keys are the paths below
+FOLDER without ending, in plain ASCII. OUTPUT.lmdb appears when it is complete; an interrupted run leaves nothing that could be taken for
+it, a killed one perhaps a hidden folder, .*.partial.lmdb, to be removed by hand.
 
 exit codes: 0 done; 2 wrong command line, folder or image; 130 interrupted."""
 
