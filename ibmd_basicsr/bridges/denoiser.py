@@ -37,6 +37,11 @@ class Denoiser(nn.Module):
         """
         s = self.precond.scalings(t, x_t.ndim)
         cond = x_T.float() if self.conditional else None
-        F_x = self.net((s.c_in * x_t).float(), s.c_noise.float(), cond=cond, z=z, **self.given)
-        # into the first product: a field less to write, of large images
-        return (s.c_skip * x_t).to(x_t.dtype).add_(s.c_out.to(x_t.dtype) * F_x.to(x_t.dtype))
+        F_x = self.net(_times(s.c_in, x_t).float(), s.c_noise.float(), cond=cond, z=z, **self.given)
+        # in place, and nothing multiplied by one: samplers of small networks spend their time on fields that are written once more
+        return (s.c_out.to(x_t.dtype) * F_x).add_(_times(s.c_skip, x_t).to(x_t.dtype))
+
+
+def _times(scaling: Tensor | float, x: Tensor) -> Tensor:
+    """Return ``scaling`` times ``x``; ``x`` itself for a scaling of exactly one."""
+    return x if isinstance(scaling, float) and scaling == 1 else scaling * x
