@@ -82,6 +82,15 @@ def test_a_log_becomes_a_picture(tmp_path, monkeypatch):
     assert (tmp_path / 'x.PNG').read_bytes().startswith(b'\x89PNG')
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """Programs that a shell starts in the background begin with Ctrl-C ignored, and so do the tests then."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('ctrl_c_is_heard')
 def test_ctrl_c_ends_all_networks_of_the_zoo(tmp_path, monkeypatch, capsys):
     """As in a terminal, where the training gets it as well; what waits is not begun."""
     zoo = load_script('zoo')
