@@ -36,9 +36,9 @@ def run(**environment):
 
 
 @pytest.mark.skipif(not GLIBC, reason='glibc alone has mallopt')
-def test_a_second_pass_meets_no_page_faults():
+def test_a_second_pass_meets_few_page_faults():
     kept, faults = run()
-    assert kept and faults < 100  # some 18,000 otherwise
+    assert kept and faults < 6000  # some 18,000 otherwise; none as a rule, a map's 2048 where a hole of the heap is too small
 
 
 @pytest.mark.skipif(not GLIBC, reason='glibc alone has malloc_trim')
