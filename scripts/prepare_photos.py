@@ -16,7 +16,8 @@ import skimage
 from PIL import Image
 
 from ibmd_basicsr.cli.errors import report_errors
-from ibmd_basicsr.utils.errors import DataError, OptionError
+from ibmd_basicsr.utils.errors import OptionError
+from ibmd_basicsr.utils.image_files import read_photo
 
 TRAIN_BUDGIE = ('beacon-street-sunset', 'blue-periwinkle', 'canyon-wren', 'casa-mila', 'extreme-desert-hike', 'high-trestle-trail',
                 'lake-sherburne', 'perched-osprey', 'singaporean-cityscape')
@@ -69,21 +70,6 @@ def main(arguments: list[str] | None = None) -> int:
     for crop, (name, left, top) in TEST_SKIMAGE.items():
         save_crop(read_photo(skimage_file(name)), left, top, args.out / 'test' / f'{crop}.png')
     return 0
-
-
-def read_photo(path: Path) -> Image.Image:
-    """Return a photograph in RGB.
-
-    Raises:
-        OSError: it is not there, or may not be read.
-        DataError: it holds no picture, or half of one.
-    """
-    try:
-        return Image.open(path).convert('RGB')
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DataError(f'{path}: is no readable picture ({error}).') from error
 
 
 def reduced(path: Path, divisor: int) -> Image.Image:

@@ -10,10 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 from ibmd_basicsr.cli.errors import report_errors
 from ibmd_basicsr.utils.errors import DataError
+from ibmd_basicsr.utils.image_files import read_photo
 
 
 @report_errors('interrupted; the folder is incomplete.')
@@ -37,21 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
             photo.crop((left, top, left + 128, top + 128)).save(args.out / f'{file.stem}_{i}.png', optimize=True)
     print(f'{args.out}: {4 * len(photos)} tiles')
     return 0
-
-
-def read_photo(path: Path) -> Image.Image:
-    """Return a photograph in RGB.
-
-    Raises:
-        OSError: it may not be read.
-        DataError: it holds no picture, or half of one.
-    """
-    try:
-        return Image.open(path).convert('RGB')
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DataError(f'{path}: is no readable picture ({error}).') from error
 
 
 if __name__ == '__main__':

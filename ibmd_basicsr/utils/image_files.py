@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -49,6 +50,21 @@ def image_size(path: str) -> tuple[int, int] | None:
                 return image.size
     except Exception:  # Pillow's many; decoding tells what is wrong
         return None
+
+
+def read_photo(path: Path) -> Image.Image:
+    """Return a photograph in RGB, by Pillow.
+
+    Raises:
+        OSError: it is not there, or may not be read.
+        DataError: it holds no picture, or half of one.
+    """
+    try:
+        return Image.open(path).convert('RGB')
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DataError(f'{path}: is no readable picture ({error}).') from error
 
 
 def check_header(content: bytes, path: str) -> None:
