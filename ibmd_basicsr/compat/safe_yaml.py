@@ -20,12 +20,16 @@ class OptionLoader(yaml.SafeLoader):
     """PyYAML's safe loader without the silent loss of a key that is given twice, with keys that are text, and with limits.
 
     Aliases of aliases (nine lines can stand for a billion values), an alias of the block that it lies in, and thousands of brackets are
-    errors with their place in the file; so is text that Python does not take for the number or date that it looks like.
+    errors with their place in the file; so is text that Python does not take for the number or date that it looks like. An alias becomes a
+    copy: who changes one block does not change those written alike.
     """
 
     def __init__(self, stream: str):
         super().__init__(stream)
         self._depth = 0
+
+    def get_single_data(self):
+        return _unshared(super().get_single_data())
 
     def compose_node(self, parent, index):
         self._depth += 1
@@ -64,12 +68,12 @@ class OptionLoader(yaml.SafeLoader):
 
 
 def load_options(text: str) -> Any:
-    """Return what the text of an option file holds. An alias becomes a copy: who changes one block does not change those written alike.
+    """Return what the text of an option file holds.
 
     Raises:
         YAMLError: not YAML, or beyond the limits of :class:`OptionLoader`.
     """
-    return _unshared(yaml.load(text, Loader=OptionLoader))  # a SafeLoader
+    return yaml.load(text, Loader=OptionLoader)  # a SafeLoader
 
 
 def _unshared(value: Any) -> Any:
