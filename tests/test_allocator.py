@@ -38,7 +38,7 @@ def run(**environment):
 @pytest.mark.skipif(not GLIBC, reason='glibc alone has mallopt')
 def test_a_second_pass_meets_few_page_faults():
     kept, faults = run()
-    assert kept and faults < 6000  # some 18,000 otherwise; none as a rule, a map's 2048 where a hole of the heap is too small
+    assert kept and faults < 20_000  # 110,000 otherwise; mostly none, one map a pass where the heap's holes are too small
 
 
 @pytest.mark.skipif(not GLIBC, reason='glibc alone has malloc_trim')
